@@ -1,0 +1,197 @@
+"""What happens in the shop while the demo runs, step by step, each one checked.
+
+The receivers answer 204 only when the signature is right (`manage.py
+listen`), so "delivered" below also means "verified".
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import urllib.request
+from decimal import Decimal
+from http import HTTPStatus
+from typing import TYPE_CHECKING, TypeVar
+
+import django
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from subscriptions.models import Subscription
+    from webhooks.models import Delivery, Event
+
+T = TypeVar("T")
+
+PATIENCE = 45  # seconds for one step; the slowest waits for a retry, 5 s ± 20 %
+
+
+class MissingError(Exception):
+    """Something that should have happened did not."""
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 -- our own address
+            return bool(response.status == HTTPStatus.OK)
+    except OSError:
+        return False
+
+
+class Story:
+    def __init__(self) -> None:
+        self.site = f"http://127.0.0.1:{os.environ['PORT']}"
+        self.step = "start"
+
+    def begin(self, step: str) -> None:
+        self.step = step
+        say(f"\n{step[0].upper()}{step[1:]}")
+
+    def wait_for(self, what: str, look: Callable[[], T | None]) -> T:
+        """What `look` finds, as soon as it finds something; MissingError when patience ends."""
+        self.step = what
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if (found := look()) is not None:
+                return found
+            time.sleep(0.02)
+        raise MissingError(what)
+
+    # What is there before anything happens.
+
+    def set_up(self) -> None:
+        from django.contrib.auth import get_user_model
+
+        from subscriptions.models import Tenant
+
+        self.wait_for("the web process answers", lambda: answers(f"{self.site}/admin/login/") or None)
+        user, _ = get_user_model().objects.get_or_create(username="demo", is_staff=True, is_superuser=True)
+        user.set_password(os.environ["DEMO_PASSWORD"])
+        user.save()
+        self.tenant, _ = Tenant.objects.get_or_create(slug="acme", defaults={"name": "Acme"})
+        self.tenant.subscriptions.all().delete()  # of an earlier demo on the same database
+        self.subscribe("The receiver", os.environ["DEMO_PORT"], "shop.order.*")
+        self.subscribe("The flaky receiver", os.environ["DEMO_FLAKY_PORT"], "shop.tag.created")
+
+    def subscribe(self, name: str, port: str, *topics: str) -> Subscription:
+        from subscriptions import secrets
+        from subscriptions.models import Subscription
+
+        subscription = Subscription.objects.create(tenant=self.tenant, name=name, url=f"http://127.0.0.1:{port}/")
+        subscription.listen_to(*topics)
+        subscription.secrets.create(ciphertext=secrets.encrypt(os.environ["DEMO_SECRET"]))
+        say(f"{self.tenant} subscribes to {', '.join(topics)} at {subscription.url}")
+        return subscription
+
+    # Checks.
+
+    def newest(self, topic: str) -> Event:
+        from webhooks.models import Event
+
+        event = Event.objects.for_tenant(self.tenant).filter(topic=topic).order_by("-id").first()
+        if event is None:
+            raise MissingError(f"an event {topic} in the transaction of the change")
+        return event
+
+    def arrived(self, topic: str, *, attempts: int = 1) -> Delivery:
+        from webhooks.models import Delivery
+
+        event = self.newest(topic)
+
+        def look() -> Delivery | None:
+            return event.deliveries.filter(status=Delivery.Status.DELIVERED, attempt_count=attempts).first()
+
+        delivery = self.wait_for(f"{topic} arrives, verified, at attempt {attempts}", look)
+        attempt = delivery.attempts.order_by("-number")[0]
+        took = attempt.duration_ms
+        say(f"  ✓ {topic} arrived, signature verified (attempt {attempt.number}, {took} ms)")
+        return delivery
+
+    # What happens.
+
+    def tell(self) -> None:
+        from django.db import transaction
+
+        from examples.shop.models import Customer, Order, Tag
+        from webhooks import deliveries
+        from webhooks.models import Delivery, Event
+
+        self.begin("an order is placed")
+        customer = Customer.objects.create(tenant=self.tenant, name="Ada", email="ada@example.com")
+        order = Order.objects.create(customer=customer, number="A-1001", total=Decimal("42.00"))
+        self.arrived("shop.order.created")
+
+        self.begin("it is paid")
+        order.status = Order.Status.PAID
+        order.save()
+        self.arrived("shop.order.updated")
+
+        self.begin("it is tagged")
+        tag = Tag.objects.create(tenant=self.tenant, name="gift")
+        order.tags.add(tag)
+        self.arrived("shop.order.added")
+
+        self.begin("a change is rolled back: nothing may be sent")
+        before = Event.objects.count()
+        with transaction.atomic():
+            order.status = Order.Status.SHIPPED
+            order.save()
+            transaction.set_rollback(True)
+        if Event.objects.count() != before:
+            raise MissingError("no event of a change that was rolled back")
+        say("  ✓ no event was written")
+
+        self.begin("the flaky receiver answered 500 to the new tag; the retry comes after 5 s")
+        self.arrived("shop.tag.created", attempts=2)
+
+        self.begin("an admin replays the first delivery: the same id, the same bytes, a new signature")
+        first = self.newest("shop.order.created").deliveries.get()
+        deliveries.replay(Delivery.objects.filter(pk=first.pk), by="demo")
+        replayed = self.arrived("shop.order.created", attempts=2)
+        if replayed.attempts.order_by("-number")[0].trigger != Delivery.Trigger.MANUAL:
+            raise MissingError("the replay's attempt says that it was asked for by hand")
+
+        self.begin("the order is deleted")
+        order.delete()
+        self.arrived("shop.order.deleted")
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, stop)
+    story = Story()
+    try:
+        django.setup()
+        story.set_up()
+        story.tell()
+    except MissingError as missing:
+        say(f"FAILED at: {missing}")
+        return 1
+    except KeyboardInterrupt:
+        say(f"Stopped at: {story.step}")
+        return 1
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    say("\nEverything arrived.")
+    if "--once" in sys.argv:
+        return 0
+    say("")
+    say(f"See all of it:  {story.site}/admin/webhooks/delivery/")
+    say(f"Log in as:      demo / {os.environ['DEMO_PASSWORD']}")
+    say("Ctrl-C stops everything.")
+    signal.pause()
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    sys.exit(main())

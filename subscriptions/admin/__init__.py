@@ -1,0 +1,8 @@
+"""The admin's pages of the wishes, for staff; a secret is shown once, when it is made."""
+
+from __future__ import annotations
+
+from subscriptions.admin.subscriptions import SubscriptionAdmin
+from subscriptions.admin.tenants import TenantAdmin
+
+__all__ = ["SubscriptionAdmin", "TenantAdmin"]

@@ -1,0 +1,41 @@
+"""How the admin writes states, times and long texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.utils import timezone
+from django.utils.html import format_html
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from django.utils.safestring import SafeString
+
+NOTHING = "-"
+
+
+def state(kind: str, icon: str, word: str) -> SafeString:
+    """A state as icon, word and colour; `kind` names the colour in subscriptions/admin.css."""
+    return format_html(
+        '<span class="state state-{}"><span class="state-icon" aria-hidden="true">{}</span>{}</span>', kind, icon, word
+    )
+
+
+def clipped(text: object) -> SafeString:
+    """In a cell of a list: its beginning, and all of it to whoever points at it."""
+    return format_html('<span class="clipped" title="{}">{}</span>', text, text)
+
+
+def below(first: str, second: str) -> SafeString:
+    """Two lines in one cell of a list."""
+    return format_html('{}<div class="second">{}</div>', first, second)
+
+
+def moment(when: datetime | None) -> SafeString | str:
+    """To the second, in the current time zone; as it stands where USE_TZ is off."""
+    if when is None:
+        return NOTHING
+    local = timezone.localtime(when) if timezone.is_aware(when) else when
+    parts = f"{local:%Y-%m-%d}", f"{local:%H:%M:%S}"
+    return format_html('<time datetime="{}"><span>{}</span> <span>{}</span></time>', local.isoformat(), *parts)

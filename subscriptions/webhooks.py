@@ -1,0 +1,13 @@
+"""What a tenant may hear about its own wishes."""
+
+from __future__ import annotations
+
+from subscriptions import catalog
+from subscriptions.models import Membership, Subscription
+
+catalog.register(
+    Subscription,
+    tenant="tenant",
+    fields=["id", "name", "url", "created_at", "disabled_at", "disabled_reason"],
+)
+catalog.register(Membership, tenant="tenant", fields=["id", "user", "role", "created_at"])

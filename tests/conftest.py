@@ -1,0 +1,122 @@
+"""Fixtures for every test: personas, factories, an embedded Valkey."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.conf import settings
+from django.db import connections
+from hypothesis import settings as hypothesis_settings
+
+from tests.receiver import Receiver
+from tests.servers import Valkey, empty_database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from subscriptions.models import Subscription, Tenant
+
+# No time limit per example: a busy machine is no failure.
+hypothesis_settings.register_profile("signalpost", deadline=None)
+hypothesis_settings.load_profile("signalpost")
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Redis of this test process's own: an empty database of REDIS_URL's
+    server, or an embedded Valkey."""
+    with ExitStack() as stack:
+        url = stack.enter_context(empty_database(os.environ["REDIS_URL"])) if "REDIS_URL" in os.environ else None
+        yield url or stack.enter_context(Valkey(settings.DATA_DIR)).url
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> None:
+    """What one test's process listened to is not the next one's."""
+    from webhooks import matching
+
+    matching.forget()
+
+
+@pytest.fixture
+def process_env(transactional_db: None, redis_url: str) -> dict[str, str]:
+    """The environment in which a child process works on this test's database and queue."""
+    database = connections["default"].settings_dict
+    if database["ENGINE"] == "django.db.backends.sqlite3":
+        url = f"sqlite:///{database['NAME']}"
+    else:
+        url = "postgres://{USER}:{PASSWORD}@{HOST}:{PORT}/{NAME}".format(**database)
+    other = connections["other"].settings_dict
+    # pytest-django sets up only the databases that some test asks for.
+    second = (
+        {"TEST_OTHER_DATABASE": str(other["NAME"])}
+        if other["NAME"] == other["TEST"]["NAME"]
+        else {"SIGNALPOST_DATABASES": "default"}
+    )
+    return {
+        **os.environ,
+        **second,
+        "DATABASE_URL": url,
+        "REDIS_URL": redis_url,
+        "SECRET_KEY": settings.SECRET_KEY,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "SIGNALPOST_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128",
+        "PYTHONUNBUFFERED": "1",
+        "TEST_DIR": str(settings.DATA_DIR),
+    }
+
+
+@pytest.fixture
+def make_tenant(db: None) -> Callable[..., Tenant]:
+    from subscriptions.models import Tenant
+
+    def make(slug: str = "acme", **fields: Any) -> Tenant:
+        return Tenant.objects.create(**{"slug": slug, "name": slug.title(), **fields})
+
+    return make
+
+
+@pytest.fixture
+def tenant(make_tenant: Callable[..., Tenant]) -> Tenant:
+    return make_tenant()
+
+
+@pytest.fixture
+def subscribe() -> Callable[..., Subscription]:
+    """`subscribe(tenant, "shop.order.*", url=…, changed=[…])`: enabled, with a secret."""
+    from subscriptions.models import Subscription
+
+    def make(tenant: Tenant, *topics: str, changed: tuple[str, ...] = (), **fields: Any) -> Subscription:
+        subscription = Subscription.objects.create(**{"tenant": tenant, "url": "https://receiver.example/", **fields})
+        subscription.listen_to(*topics, changed=changed)
+        subscription.rotate_secret()
+        return subscription
+
+    return make
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--only-database", action="store_true", help="leave out what touches no database")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--only-database"):
+        return
+    touching = {"db", "transactional_db", "django_db_setup"}
+    kept = [
+        item
+        for item in items
+        if item.get_closest_marker("django_db") or touching & set(getattr(item, "fixturenames", ()))
+    ]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A real receiver, at `receiver.url`."""
+    with Receiver() as receiver:
+        yield receiver

@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, Max, Q
+from django.db.models.functions import Now
+from django.shortcuts import get_object_or_404, redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.timesince import timeuntil
+from django.views.decorators.http import require_POST
+
+from subscriptions.admin.filters import TenantFilter
+from subscriptions.admin.shown import below, clipped, moment
+from subscriptions.models import Subscription
+from webhooks import deliveries, reasons
+from webhooks.admin import shown
+from webhooks.admin.filters import AgeFilter, DeliveryTopicFilter, LastReasonFilter
+from webhooks.admin.lists import TrafficAdmin, filters_in_words
+from webhooks.models import Attempt, Delivery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.db.models import QuerySet
+    from django.http import HttpRequest, HttpResponse
+    from django.utils.safestring import SafeString
+
+# The newest attempts that a delivery's page shows; the list has them all.
+ATTEMPTS_SHOWN = 20
+LARGEST_ID = 2**63 - 1
+
+
+def event_id(text: str) -> uuid.UUID | None:
+    """The event that `text` names, as its UUID or as its webhook-id."""
+    try:
+        return uuid.UUID(text.removeprefix("evt_"))
+    except ValueError:
+        return None
+
+
+def number(text: str) -> int | None:
+    """A row's number, where a column of numbers can hold it."""
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > LARGEST_ID:
+        return None
+    return int(text)
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(TrafficAdmin):
+    list_display = ("id", "shown_status", "topic", "target", "shown_created")
+    list_filter = ("status", LastReasonFilter, AgeFilter, TenantFilter, DeliveryTopicFilter)
+    list_select_related = ("event", "tenant", "subscription")
+    search_fields = ("id",)
+    search_help_text = "A delivery's number, an event's id or webhook-id, or a part of the subscription's URL."
+    ordering = ("-id",)
+    actions = ("replay_selected", "cancel_selected")
+    change_list_template = "admin/webhooks/delivery/change_list.html"
+    change_form_template = "admin/webhooks/delivery/change_form.html"
+
+    @admin.display(description="status")
+    def shown_status(self, delivery: Delivery) -> SafeString:
+        return below(shown.status(delivery), self._progress(delivery))
+
+    def _progress(self, delivery: Delivery) -> str:
+        if delivery.status not in Delivery.OPEN or delivery.next_attempt_at is None:
+            return "1 attempt" if delivery.attempt_count == 1 else f"{delivery.attempt_count} attempts"
+        if not delivery.subscription.enabled:
+            return "subscription off"
+        if delivery.next_attempt_at <= timezone.now():
+            return "now"
+        return f"in {timeuntil(delivery.next_attempt_at, depth=1)}"
+
+    @admin.display
+    def topic(self, delivery: Delivery) -> SafeString:
+        return below(clipped(delivery.event.topic), clipped(delivery.tenant.slug))
+
+    @admin.display(description="subscription")
+    def target(self, delivery: Delivery) -> SafeString:
+        subscription = delivery.subscription
+        url = clipped(subscription.url)
+        return below(clipped(subscription.name), url) if subscription.name else url
+
+    @admin.display(description="created")
+    def shown_created(self, delivery: Delivery) -> SafeString | str:
+        return moment(delivery.created_at)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
+        return super().get_queryset(request).defer("event__body", "event__changed")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        if (pk := number(term)) is not None:
+            return queryset.filter(pk=pk), False
+        if (event := event_id(term)) is not None:
+            return queryset.filter(event=event), False
+        wished = Subscription.objects.filter(Q(url__icontains=term) | Q(name__icontains=term))
+        return queryset.filter(subscription__in=wished.values("pk")), False
+
+    # --- what can be done -------------------------------------------------
+
+    def has_replay_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("webhooks.replay_delivery")
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("webhooks.cancel_delivery")
+
+    @admin.action(description="Replay selected", permissions=["replay"])
+    def replay_selected(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
+        self._replay(request, queryset)
+
+    @admin.action(description="Cancel selected", permissions=["cancel"])
+    def cancel_selected(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
+        self._cancel(request, queryset)
+
+    def _replay(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
+        chosen = queryset.count()
+        done = deliveries.replay(queryset, by=request.user.get_username())
+        self._report(request, chosen, done, "will be sent again", "what a worker is sending right now")
+
+    def _cancel(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
+        chosen = [delivery.pk for delivery in queryset.only("pk").select_related(None)]
+        was_open = set(Delivery.objects.filter(pk__in=chosen).open().values_list("pk", flat=True))
+        done = deliveries.cancel(queryset)
+        for delivery in Delivery.objects.filter(pk__in=was_open, status=Delivery.Status.CANCELLED):
+            self.log_change(request, delivery, "Cancelled.")
+        self._report(request, len(chosen), done, "cancelled", "what is at its end, or being sent right now")
+
+    def _report(self, request: HttpRequest, chosen: int, done: int, what: str, exempt: str) -> None:
+        left = f" {_deliveries(chosen - done)} left alone: {exempt}." if done < chosen else ""
+        told = f"{_deliveries(done) if done else 'No delivery'} {what}.{left}"
+        self.message_user(request, told, messages.SUCCESS if done else messages.WARNING)
+
+    # --- pages --------------------------------------------------------------
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view  # logged in as staff, and protected against CSRF
+        replay = partial(self._one, act=self._replay, allowed=self.has_replay_permission)
+        cancel = partial(self._one, act=self._cancel, allowed=self.has_cancel_permission)
+        return [
+            path("replay/", view(self.replay_matching), name="webhooks_delivery_replay_matching"),
+            path("<int:pk>/replay/", view(require_POST(replay)), name="webhooks_delivery_replay"),
+            path("<int:pk>/cancel/", view(require_POST(cancel)), name="webhooks_delivery_cancel"),
+            *super().get_urls(),
+        ]
+
+    def _one(
+        self,
+        request: HttpRequest,
+        *,
+        pk: int,
+        act: Callable[[HttpRequest, QuerySet[Delivery]], None],
+        allowed: Callable[[HttpRequest], bool],
+    ) -> HttpResponse:
+        if not allowed(request):
+            raise PermissionDenied
+        delivery = get_object_or_404(Delivery, pk=pk)
+        act(request, Delivery.objects.filter(pk=delivery.pk))
+        return redirect("admin:webhooks_delivery_change", delivery.pk)
+
+    def replay_matching(self, request: HttpRequest) -> HttpResponse:
+        """Replay all that the list's filters match, once their number was seen."""
+        if not self.has_replay_permission(request):
+            raise PermissionDenied
+        try:
+            changelist = self.get_changelist_instance(request)
+        except IncorrectLookupParameters:
+            self.message_user(request, "These filters are not known; nothing was replayed.", messages.ERROR)
+            return redirect("admin:webhooks_delivery_changelist")
+        listed = reverse("admin:webhooks_delivery_changelist") + changelist.get_query_string()
+        matching = changelist.queryset.order_by()
+        newest = number(request.POST.get("newest", ""))
+        if request.method == "POST" and newest is not None:
+            # Not what came to match while the number was being read.
+            self._replay(request, matching.filter(pk__lte=newest))
+            return redirect(listed)
+        found = matching.aggregate(
+            all=Count("pk"),
+            newest=Max("pk"),
+            delivered=Count("pk", filter=Q(status=Delivery.Status.DELIVERED)),
+            off=Count("pk", filter=Q(subscription__disabled_at__isnull=False)),
+            in_flight=Count("pk", filter=Q(leased_until__gt=Now())),
+        )
+        counts = {name: found[name] for name in ("delivered", "off", "in_flight")}
+        counts["all"] = found["all"] - found["in_flight"]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Replay all that match",
+            "opts": self.opts,
+            "filters": filters_in_words(changelist),
+            "listed": listed,
+            "newest": found["newest"],
+            **{name: _deliveries(count) for name, count in counts.items() if count},
+            "media": self.media,
+        }
+        return TemplateResponse(request, "admin/webhooks/delivery/replay.html", context)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        context = {"may_replay": self.has_replay_permission(request), **(extra_context or {})}
+        return super().changelist_view(request, context)
+
+    def facts(self, request: HttpRequest, row: Delivery) -> dict[str, Any]:
+        in_flight = row.leased_until is not None and row.leased_until > timezone.now()
+        attempts = row.attempts.order_by("-number")
+        if (upto := number(request.GET.get("upto", ""))) is not None:
+            attempts = attempts.filter(number__lte=upto)
+        timeline = [Shown(attempt) for attempt in attempts[:ATTEMPTS_SHOWN]]
+        last = timeline[-1].attempt.number if timeline else 1
+        is_open = row.status in Delivery.OPEN
+        return {
+            "title": f"Delivery {row.pk}",
+            "subtitle": None,
+            "delivery": row,
+            "status": shown.status(row),
+            "created": moment(row.created_at),
+            "ended": moment(row.ended_at),
+            "next": moment(row.next_attempt_at),
+            "attempts": timeline,
+            "newest_shown": upto is None,
+            "older": last - 1,
+            "in_flight": in_flight,
+            "waits_for_subscription": is_open and not row.subscription.enabled,
+            "waiting": is_open and row.next_attempt_at is not None,
+            "due": row.next_attempt_at is not None and row.next_attempt_at <= timezone.now(),
+            "body": shown.pretty(row.event.body),
+            "body_size": shown.size(len(row.event.body)),
+            "may_replay": self.has_replay_permission(request) and not in_flight,
+            "may_cancel": self.has_cancel_permission(request) and is_open and not in_flight,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An attempt as its delivery's page shows it."""
+
+    attempt: Attempt
+
+    @property
+    def outcome(self) -> SafeString:
+        return shown.outcome(self.attempt)
+
+    @property
+    def sentence(self) -> str:
+        return reasons.sentence(self.attempt)
+
+    @property
+    def started(self) -> SafeString | str:
+        return moment(self.attempt.started_at)
+
+    @property
+    def duration(self) -> str:
+        return shown.duration(self.attempt.duration_ms)
+
+    @property
+    def request_headers(self) -> str:
+        return shown.header_text(self.attempt.request_headers)
+
+    @property
+    def response_headers(self) -> str:
+        return shown.header_text(self.attempt.response_headers)
+
+    @property
+    def response_body(self) -> str:
+        return shown.body_text(self.attempt.response_body)
+
+    @property
+    def url(self) -> str:
+        return self.attempt.url or self.attempt.delivery.subscription.url
+
+    @property
+    def unsent(self) -> str:
+        if self.attempt.reason == Attempt.Reason.LOST:
+            return "Whether it was sent is not known."
+        return "Nothing was sent." if self.attempt.ended_at else "It is on its way."
+
+    @property
+    def cut(self) -> str:
+        """By what was kept: the limit may have been another one then."""
+        return f"cut after {shown.size(len(self.attempt.response_body))}" if self.attempt.response_cut else ""
+
+
+def _deliveries(count: int) -> str:
+    return "1 delivery" if count == 1 else f"{count:,} deliveries"

@@ -1,0 +1,322 @@
+"""Deliveries: made of events by the fan-out, sent again and cancelled by people.
+
+Claiming them is in `claims`; what others need of it has its name here, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from django.db import (
+    DatabaseError,
+    DataError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    connections,
+    transaction,
+)
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from subscriptions.conf import conf
+from subscriptions.models import Subscription, Tenant, home, wishes_leaving
+from webhooks import matching, tallies, tasks, throttles
+from webhooks.claims import Claim, claim, forget_secrets, next_due_in, release
+from webhooks.models import Delivery, Event
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from django.db.models import Model, QuerySet
+
+__all__ = [
+    "Claim",
+    "away",
+    "away_from_home",
+    "cancel",
+    "claim",
+    "fan_out",
+    "forget_secrets",
+    "in_short",
+    "next_due_in",
+    "relay",
+    "release",
+    "replay",
+    "requeue",
+]
+
+logger = logging.getLogger(__name__)
+
+# Events of one transaction of the fan-out, and how long it may go on taking
+# more: an event for 10,000 subscriptions takes a tenth of a second, in which
+# SQLite lets nobody else write.
+FAN_OUT_SECONDS = 0.25
+# An alias that could not be read is left alone for this long: connecting to a
+# server that is away can take as long as its driver waits.
+RELAY_PAUSE = 30.0
+# So many events that the database refuses for now do not hold up those behind them.
+MOST_STUCK = 1_000
+UNMATCHED = "It could not be matched with subscriptions: "
+
+
+def fan_out(limit: int = 100) -> int:
+    """Turn waiting events into deliveries, oldest first, at most `limit` of them.
+
+    Returns how many were settled. Several workers share the work: an event is
+    locked while it is fanned out, and what is locked is passed over. One that
+    cannot be fanned out does not hold up the others. Raises DatabaseError
+    only where the database itself is away.
+    """
+    alias = home()
+    if not Event.objects.using(alias).waiting().exists():
+        return 0  # without a transaction, which on SQLite keeps others from writing
+    try:
+        with transaction.atomic(using=alias):
+            return _settle(_waiting(alias)[:limit], using=alias)
+    except Exception as error:
+        if away(error, alias):
+            raise
+        logger.warning("A batch of events could not be fanned out (%s); trying them one by one", in_short(error))
+    return _fan_out_singly(limit, using=alias)
+
+
+def _fan_out_singly(limit: int, *, using: str) -> int:
+    settled = 0
+    for pk in list(Event.objects.using(using).waiting().values_list("pk", flat=True)[: limit + MOST_STUCK]):
+        try:
+            with transaction.atomic(using=using):
+                settled += _settle(_waiting(using).filter(pk=pk), using=using)
+        except Exception as error:
+            if away(error, using):
+                raise
+            settled += _set_aside(pk, error=error, using=using)
+        if settled >= limit:
+            break
+    return settled
+
+
+def _waiting(alias: str) -> QuerySet[Event]:
+    skip_locked = connections[alias].features.has_select_for_update_skip_locked
+    return Event.objects.using(alias).waiting().select_for_update(skip_locked=skip_locked).defer("body")
+
+
+def _settle(events: QuerySet[Event], *, using: str) -> int:
+    deadline = time.monotonic() + FAN_OUT_SECONDS
+    done: list[UUID] = []
+    for event in list(events):
+        _insert_deliveries(event, using=using)
+        done.append(event.pk)
+        if time.monotonic() > deadline:
+            break
+    Event.objects.using(using).filter(pk__in=done).update(fanned_out_at=Now())
+    # With the rows themselves: what was captured is this and what still waits.
+    counts = dict.fromkeys([tallies.CAPTURED, tallies.FANNED_OUT], len(done))
+    tallies.add({(tallies.EVENTS, label): number for label, number in counts.items()}, using=using)
+    return len(done)
+
+
+def _insert_deliveries(event: Event, *, using: str) -> None:
+    """One statement, however many subscriptions; again is harmless."""
+    connection = connections[using]
+    wanting = matching.wanting(event).using(using).order_by().values("pk", "tenant_id")
+    compiler = wanting.query.get_compiler(using=using)
+    matched, parameters = compiler.as_sql()
+    now, _ = compiler.compile(Now())
+    event_id = Event._meta.pk.get_db_prep_value(event.pk, connection)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            WITH wanting (subscription_id, tenant_id) AS ({matched})
+            INSERT INTO webhooks_delivery
+                (event_id, subscription_id, tenant_id, status, created_at, next_attempt_at,
+                 attempt_count, schedule_step, lease, "trigger", triggered_by)
+            SELECT %s, subscription_id, tenant_id, 'pending', {now}, {now}, 0, 0, 0, 'schedule', ''
+            FROM wanting WHERE true
+            ON CONFLICT (event_id, subscription_id) DO NOTHING
+            """,  # noqa: S608 - made of the ORM's own SQL
+            [*parameters, event_id],
+        )
+
+
+def _set_aside(pk: UUID, *, error: Exception, using: str) -> int:
+    """What the database refuses may pass next time (a lock, a migration that
+    runs); what is wrong with the event itself will not, and is shown."""
+    ids = {"event": Event(pk=pk).webhook_id}
+    if isinstance(error, DatabaseError) and not isinstance(error, DataError):
+        logger.warning("Event %s could not be fanned out, and waits: %s", pk, in_short(error), extra=ids)
+        return 0
+    logger.error("Event %s cannot be fanned out: %s", pk, in_short(error), extra=ids)
+    text = f"{UNMATCHED}{type(error).__name__}"
+    with transaction.atomic(using=using):
+        settled = Event.objects.using(using).filter(pk=pk).update(fanned_out_at=Now(), error=text)
+        tallies.add({(tallies.EVENTS, tallies.CAPTURED): settled}, using=using)
+    return settled
+
+
+def away(error: Exception, alias: str) -> bool:
+    """Whether `error` says that the database is away, and nothing about the
+    rows. SQLite refuses for reasons that concern them all: locked, full, no table."""
+    lost = isinstance(error, DatabaseError | InterfaceError) and not _usable(alias)
+    return lost or (connections[alias].vendor == "sqlite" and isinstance(error, OperationalError))
+
+
+def in_short(error: Exception) -> str:
+    """For the log. The first line only: those behind it may quote the
+    statement, and rows with the bodies in them."""
+    first = f"{type(error).__name__}: {error}".partition("\n")[0]
+    missing = isinstance(error, ProgrammingError) or "no such table" in first
+    return f"{first}; has manage.py migrate been run?" if missing else first
+
+
+def _usable(alias: str) -> bool:
+    connection = connections[alias]
+    return connection.connection is not None and connection.is_usable()
+
+
+_unreadable_until: dict[str, float] = {}
+
+
+def relay(limit: int = 100) -> int:
+    """Carry events home from the other aliases whose changes are captured.
+
+    First home, committed, then marked as fanned out where they came from: a
+    crash in between carries them again, and home already has them.
+    """
+    carried = 0
+    for alias in away_from_home():
+        if time.monotonic() < _unreadable_until.get(alias, 0):
+            continue
+        try:
+            carried += _carry(alias, limit)
+        except DatabaseError as error:
+            connections[home()].ensure_connection()  # raises where it is home that is away
+            if not _usable(home()):
+                raise
+            logger.warning("Events on %r cannot be carried home: %s", alias, in_short(error))
+            connections[alias].close()
+            _unreadable_until[alias] = time.monotonic() + RELAY_PAUSE
+    return carried
+
+
+def _carry(alias: str, limit: int) -> int:
+    if not Event.objects.using(alias).waiting().exists():
+        return 0
+    skip_locked = connections[alias].features.has_select_for_update_skip_locked
+    with transaction.atomic(using=alias):
+        events = list(Event.objects.using(alias).waiting().select_for_update(skip_locked=skip_locked)[:limit])
+        Event.objects.using(home()).bulk_create(events, ignore_conflicts=True)
+        ids = [event.pk for event in events]
+        Event.objects.using(alias).filter(pk__in=ids).update(fanned_out_at=Now())
+    return len(events)
+
+
+def away_from_home() -> list[str]:
+    """The aliases whose changes are captured, and that are another database than home."""
+    return [alias for alias in conf.databases if not _same_database(alias, home())]
+
+
+def _same_database(one: str, other: str) -> bool:
+    """Two aliases may be two ways to one database; its events are at home."""
+    first, second = (
+        tuple(str(connections[alias].settings_dict[key]) for key in ("ENGINE", "HOST", "PORT", "NAME"))
+        for alias in (one, other)
+    )
+    return first == second
+
+
+def replay(queryset: QuerySet[Delivery], *, by: str) -> int:
+    """Send again, now, from the start of the schedule; `by` names who wants it.
+
+    Whatever the status, but never what is in flight. Returns how many.
+    """
+    chosen = _free(queryset)
+    throttles.probe_now(chosen.values("subscription_id"), using=home())
+    rows: int = chosen.update(
+        status=Delivery.Status.PENDING,
+        next_attempt_at=Now(),
+        schedule_step=0,
+        trigger=Delivery.Trigger.MANUAL,
+        triggered_by=by[: Delivery._meta.get_field("triggered_by").max_length],
+        ended_at=None,
+        **_new_token(),
+    )
+    if rows:
+        transaction.on_commit(tasks.ring, using=home(), robust=True)
+    return rows
+
+
+def cancel(queryset: QuerySet[Delivery]) -> int:
+    """Never send what is still open; what is in flight is not touched. Returns how many."""
+    rows: int = (
+        _free(queryset)
+        .open()
+        .update(status=Delivery.Status.CANCELLED, ended_at=Now(), next_attempt_at=None, **_new_token())
+    )
+    _tally_after_commit((tallies.DELIVERIES, Delivery.Status.CANCELLED), rows)
+    return rows
+
+
+def _tally_after_commit(key: tuple[str, str], number: int) -> None:
+    """Not in a transaction that goes on to wait for other rows."""
+    write = partial(tallies.add, {key: number}, using=home())
+    if number:
+        transaction.on_commit(write, using=home(), robust=True)
+
+
+def _free(queryset: QuerySet[Delivery]) -> Any:
+    chosen = queryset.order_by() if not queryset.query.is_sliced else queryset
+    return Delivery.objects.using(home()).free().filter(pk__in=chosen.values("pk"))
+
+
+def _new_token() -> dict[str, Any]:
+    """A worker that still holds a lease which has run out must not overwrite this."""
+    return {"lease": F("lease") + 1, "leased_until": None}
+
+
+def requeue() -> dict[str, int]:
+    """Put the queue in order again from the database, such as after Redis was
+    wiped: events that could not be matched get another chance, open
+    deliveries without a time get one, and the bell rings anew.
+
+    Returns how many "events" and "deliveries" wait for a worker.
+    """
+    alias = home()
+    Event.objects.using(alias).filter(error__startswith=UNMATCHED).update(error="", fanned_out_at=None)
+    Delivery.objects.using(alias).open().filter(next_attempt_at=None).update(next_attempt_at=Now())
+    tasks.silence()
+    transaction.on_commit(tasks.ring, using=alias, robust=True)
+    return {
+        "events": Event.objects.using(alias).waiting().count(),
+        "deliveries": Delivery.objects.using(alias).due().count(),
+    }
+
+
+def _hold(sender: type[Model], *, wishes: QuerySet[Any], **kwargs: Any) -> None:
+    """What is about to be deleted with its traffic gets none meanwhile, or the
+    deletion would fail over a delivery or an attempt that was not yet there
+    when it began. In the order in which workers lock. SQLite has one writer."""
+    alias = home()
+    if sender not in {Tenant, Subscription}:
+        return
+    ids = list(wishes.values_list("pk", flat=True))
+    if sender is Tenant:
+        # They were captured, although nobody will fan them out.
+        leaving = Event.objects.using(alias).waiting().filter(tenant__in=ids).count()
+        _tally_after_commit((tallies.EVENTS, tallies.CAPTURED), leaving)
+    if not connections[alias].features.has_select_for_update:
+        return
+    tenants = Tenant.objects.using(alias).filter(pk__in=ids if sender is Tenant else [])
+    of_them = Q(tenant__in=ids) if sender is Tenant else Q(pk__in=ids)
+    subscriptions = Subscription.objects.using(alias).filter(of_them)
+    events = Event.objects.using(alias).waiting().filter(tenant__in=tenants.values("pk"))
+    deliveries = Delivery.objects.using(alias).filter(subscription__in=subscriptions.values("pk"))
+    # The deliveries again: those made before the subscriptions were locked.
+    for rows in (deliveries, events, tenants, subscriptions, deliveries):
+        list(rows.order_by("pk").select_for_update(of=("self",)).values_list("pk"))
+
+
+wishes_leaving.connect(_hold, dispatch_uid="signalpost.deliveries")

@@ -1,0 +1,153 @@
+"""The thread that sends: one event loop, hundreds of requests at once.
+
+It knows claims and outcomes, and never the database: that stays with the
+thread that submits and takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from subscriptions.conf import conf
+from webhooks import sending, transport
+from webhooks.claims import clock
+from webhooks.models import Attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from webhooks.claims import Claim
+
+new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+with suppress(ImportError):  # where there is no wheel for the platform
+    from uvloop import new_event_loop
+
+logger = logging.getLogger(__name__)
+
+# Every request keeps its own deadline; this is for a mistake in keeping it.
+SPARE = 5.0
+
+
+class Network:
+    """Used by one thread. Raises what `transport.Client()` raises on wrong settings."""
+
+    def __init__(self) -> None:
+        self.flying: dict[int, Claim] = {}  # by attempt
+        self._finished: SimpleQueue[tuple[Claim, sending.Outcome | None]] = SimpleQueue()
+        # By when each must have ended; in the order of that.
+        self._sends: dict[asyncio.Task[None], float] = {}
+        self._started: SimpleQueue[BaseException | None] = SimpleQueue()
+        # A daemon: whatever hangs in it must not keep the worker from ending.
+        self._thread = threading.Thread(target=self._run, name="signalpost-network", daemon=True)
+        self._thread.start()
+        error = self._started.get()
+        if error is not None:
+            raise error
+
+    @property
+    def busy(self) -> Counter[int]:
+        """Requests in flight, by subscription."""
+        return Counter(claim.subscription_id for claim in self.flying.values())
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def submit(self, claims: Iterable[Claim]) -> None:
+        claims = list(claims)
+        self._loop.call_soon_threadsafe(self._start, claims)
+        self.flying.update((claim.attempt_id, claim) for claim in claims)
+
+    def take(self, timeout: float) -> list[tuple[Claim, sending.Outcome | None]]:
+        """What has finished, after at most `timeout` seconds of waiting for the
+        first. No outcome says that the claim was too old and was not sent."""
+        taken = []
+        try:
+            taken.append(self._finished.get(timeout=timeout))
+            while True:
+                taken.append(self._finished.get_nowait())
+        except Empty:
+            for claim, _ in taken:
+                del self.flying[claim.attempt_id]
+            return taken
+
+    def close(self) -> None:
+        """Break off what is in flight."""
+        self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join(SPARE)
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                runner.run(self._serve())
+        except BaseException as error:  # noqa: BLE001 - raised where it can be handled
+            self._started.put(error)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._closing = asyncio.Event()
+        self._client = transport.Client()
+        self._started.put(None)
+        self._stop_overdue()
+        try:
+            await self._closing.wait()
+        finally:
+            for send in self._sends:
+                send.cancel()
+            await asyncio.gather(*self._sends, return_exceptions=True)
+            await self._client.aclose()
+
+    def _start(self, claims: Iterable[Claim]) -> None:
+        until = self._loop.time() + conf.total_timeout + SPARE
+        for claim in claims:
+            send = self._loop.create_task(self._send(claim))
+            self._sends[send] = until
+            send.add_done_callback(self._sends.pop)
+
+    def _stop_overdue(self) -> None:
+        """One timer for all: one for each costs as much as the signature."""
+        for send, until in self._sends.items():
+            if until > self._loop.time():
+                break
+            send.cancel()
+        self._loop.call_later(SPARE / 2, self._stop_overdue)
+
+    async def _send(self, claim: Claim) -> None:
+        outcome = None
+        began = time.monotonic()
+        try:
+            if fresh(claim):
+                outcome = await sending.call(claim, self._client)
+        except asyncio.CancelledError:
+            if self._closing.is_set():
+                raise
+            outcome = _broke(claim, TimeoutError(), began)
+        except Exception as error:  # noqa: BLE001 - logged there
+            outcome = _broke(claim, error, began)
+        self._finished.put((claim, outcome))
+
+
+def _broke(claim: Claim, error: Exception, began: float) -> sending.Outcome:
+    logger.error("Sending delivery %d broke", claim.delivery_id, exc_info=error, extra=claim.ids)
+    return sending.Outcome(
+        url=claim.url,
+        duration_ms=round((time.monotonic() - began) * 1000),
+        sent=True,
+        reason=Attempt.Reason.TIMEOUT if isinstance(error, TimeoutError) else Attempt.Reason.LOST,
+        detail=f"{type(error).__name__}: {error}".removesuffix(": "),
+    )
+
+
+def fresh(claim: Claim) -> bool:
+    """Whether a request that begins now can end within the claim's lease. A
+    process that was frozen, or a machine that slept, must not send on waking
+    what another has sent meanwhile."""
+    longest = min(conf.total_timeout, conf.lease_seconds / 2)
+    return clock() - claim.claimed_at < conf.lease_seconds - longest

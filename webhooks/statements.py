@@ -1,0 +1,56 @@
+"""SQL for the few statements that are written by hand, on both databases.
+
+The ORM takes as long to build a batch's statements as the database to run
+them; see bench/README.md.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# On the database's clock, as the leases are: the workers' clocks need not
+# agree. `NOW_PLUS` takes seconds as its parameter.
+NOW = {"postgresql": "STATEMENT_TIMESTAMP()", "sqlite": "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')"}
+NOW_PLUS = {
+    "postgresql": "STATEMENT_TIMESTAMP() + CAST({} AS double precision) * INTERVAL '1 second'",
+    "sqlite": "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW', {} || ' seconds')",
+}
+_AMONG = {"postgresql": "{} = ANY(%s)", "sqlite": "{} IN (SELECT value FROM json_each(%s))"}
+
+
+def now(using: str) -> str:
+    return NOW[connections[using].vendor]
+
+
+def now_plus(using: str, seconds: str = "%s") -> str:
+    return NOW_PLUS[connections[using].vendor].format(seconds)
+
+
+def among(column: str, *, using: str) -> str:
+    """A condition with one parameter, however many keys: `keys` makes it."""
+    return _AMONG[connections[using].vendor].format(column)
+
+
+def keys(values: Iterable[Any], *, using: str) -> Any:
+    """As the column holds them: what a statement of ours has read."""
+    return json.dumps(list(values)) if connections[using].vendor == "sqlite" else list(values)
+
+
+def rows(query: str, parameters: list[Any], *, using: str) -> list[tuple[Any, ...]]:
+    with connections[using].cursor() as cursor:
+        cursor.execute(query, parameters)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+    return found
+
+
+def run(query: str, parameters: list[Any], *, using: str) -> int:
+    """Returns how many rows it changed."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(query, parameters)
+        return int(cursor.rowcount)
