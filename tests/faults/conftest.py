@@ -12,6 +12,7 @@ from django.db import connections
 from psycopg import sql
 
 from subscriptions.models import Tenant
+from tests.faults.settings import DATABASES
 from tests.faults.world import World, migrate
 from tests.receiver import Receiver
 from tests.servers import Valkey
@@ -100,6 +101,7 @@ def make_world(tmp_path: Path, django_db_blocker: Any, settings: Any) -> Iterato
     def make(place: Place) -> World:
         connection.close()
         connection.settings_dict.update({name: place[name] for name in ("NAME", "HOST", "PORT", "USER", "PASSWORD")})
+        connection.settings_dict["OPTIONS"] = DATABASES["default"]["OPTIONS"]
         tenant = Tenant.objects.create(slug="acme", name="Acme")
         worlds.append(World(tmp_path, environment(place, tmp_path), valkey, receiver, tenant))
         return worlds[-1]
