@@ -108,6 +108,8 @@ def is_own_traffic(model: type[Model]) -> bool:
     return model._meta.app_label == "webhooks" or model._meta.label in {
         "subscriptions.Secret",
         "subscriptions.Revision",
+        "subscriptions.Invitation",
+        "subscriptions.AuditEntry",
     }
 
 

@@ -1,23 +1,23 @@
-"""Wishes: who the tenants are and what they want to hear about."""
+"""What tenants want to hear about, and how it is signed."""
 
 from __future__ import annotations
 
 import re
-import uuid
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
-from django.db import models, router, transaction
-from django.db.models import F, Q
+from django.db import models, transaction
+from django.db.models import Q
 from django.db.models.functions import Now
-from django.dispatch import Signal
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from subscriptions import addresses, secrets
 from subscriptions.conf import conf
+from subscriptions.models.tenants import Tenant
+from subscriptions.models.wish import Wish, WishQuerySet, home
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,129 +30,6 @@ TOPIC_PATTERN = re.compile(r"\*|[a-z0-9_]+(\.[a-z0-9_]+)*\.(\*|[a-z0-9_]+)")
 UPDATED = ".updated"
 HIGHEST_RATE = 1_000  # requests per second to one subscription
 
-# Sent in the transaction that changes a wish, after the change; with `added`,
-# the wish that is new, where that is all there is to it.
-wishes_changed = Signal()
-# Sent in the transaction that deletes `wishes`, a queryset, before it is seen
-# what else goes with them.
-wishes_leaving = Signal()
-
-
-def home() -> str:
-    """The database alias that holds the wishes, and with them the traffic."""
-    return router.db_for_write(Subscription)
-
-
-class Revision(models.Model):
-    """One row that is another one after every change to a wish, so that a
-    process can tell with one small query whether what it remembers is stale.
-
-    A random token beside the number: a number that was rolled back comes
-    again with other contents behind it. The number tells which is later, as
-    an old snapshot of the database shows an old one.
-    """
-
-    number = models.PositiveBigIntegerField(default=0)
-    token = models.UUIDField(default=uuid.uuid4)
-
-    def __str__(self) -> str:
-        return str(self.token)
-
-    @classmethod
-    def renew(cls, *, added: Wish | None = None) -> None:
-        """Say that a wish changed, in the transaction that changes it."""
-        row = cls.objects.filter(pk=1)
-        later = {"number": F("number") + 1, "token": uuid.uuid4()}
-        if not row.update(**later) and not cls.objects.get_or_create(pk=1)[1]:
-            row.update(**later)  # Another process has just made the row.
-        wishes_changed.send(cls, added=added)
-
-    @classmethod
-    def current(cls) -> tuple[int, uuid.UUID] | None:
-        return cls.objects.using(home()).filter(pk=1).values_list("number", "token").first()
-
-
-class WishQuerySet(models.QuerySet[Any]):
-    """A queryset whose writes renew the revision; `save()` and `delete()` of
-    an instance do so in `Wish`."""
-
-    def update(self, **kwargs: Any) -> int:
-        with transaction.atomic(using=self.db):
-            rows = super().update(**kwargs)
-            if rows:
-                Revision.renew()
-        return rows
-
-    def delete(self) -> tuple[int, dict[str, int]]:
-        with transaction.atomic(using=self.db):
-            wishes_leaving.send(self.model, wishes=self)
-            deleted = super().delete()
-            Revision.renew()
-        return deleted
-
-    def bulk_create(self, *args: Any, **kwargs: Any) -> list[Any]:
-        with transaction.atomic(using=self.db):
-            rows = super().bulk_create(*args, **kwargs)
-            Revision.renew()
-        return rows
-
-
-class Wish(models.Model):
-    class Meta:
-        abstract = True
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        is_new = self.pk is None
-        with transaction.atomic(using=home()):
-            super().save(*args, **kwargs)
-            Revision.renew(added=self if is_new else None)
-
-    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        with transaction.atomic(using=home()):
-            wishes_leaving.send(type(self), wishes=type(self)._default_manager.filter(pk=self.pk))
-            deleted = super().delete(*args, **kwargs)
-            Revision.renew()
-        return deleted
-
-
-class Tenant(Wish):
-    slug = models.SlugField(max_length=63, unique=True)
-    name = models.CharField(max_length=200)
-    key = models.CharField(
-        max_length=200,
-        unique=True,
-        null=True,
-        blank=True,
-        help_text="How the host project knows this tenant, such as its own primary key.",
-    )
-    created_at = models.DateTimeField(auto_now_add=True)
-
-    objects = WishQuerySet.as_manager()
-
-    class Meta:
-        ordering = ["slug"]
-
-    def __str__(self) -> str:
-        return self.slug
-
-
-class Membership(models.Model):
-    class Role(models.TextChoices):
-        OWNER = "owner"
-        DEVELOPER = "developer"
-        VIEWER = "viewer"
-
-    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="memberships")
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="memberships")
-    role = models.CharField(max_length=16, choices=Role, default=Role.VIEWER)
-    created_at = models.DateTimeField(auto_now_add=True)
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["tenant", "user"], name="membership_once")]
-
-    def __str__(self) -> str:
-        return f"{self.user} in {self.tenant}"
-
 
 class SubscriptionQuerySet(WishQuerySet):
     def for_tenant(self, tenant: Tenant) -> Self:
@@ -163,6 +40,15 @@ class SubscriptionQuerySet(WishQuerySet):
 
 
 class Subscription(Wish):
+    class DisabledBy(models.TextChoices):
+        """Who may turn it on again: only an operator undoes an operator."""
+
+        MEMBER = "member", _("a member")
+        ENGINE = "engine", _("Signalpost")
+        OPERATOR = "operator", _("the operator")
+        # The whole tenant was; turned on again with it.
+        TENANT = "tenant", _("the operator, with the tenant")
+
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="subscriptions")
     name = models.CharField(max_length=200, blank=True)
     url = models.CharField("URL", max_length=2000)
@@ -172,6 +58,9 @@ class Subscription(Wish):
     enabled_at = models.DateTimeField(default=timezone.now, editable=False, null=True)
     disabled_at = models.DateTimeField(null=True, blank=True)
     disabled_reason = models.CharField(max_length=200, blank=True)
+    disabled_by = models.CharField(max_length=16, choices=DisabledBy, blank=True, editable=False)
+    # Counts the edits, so that a form or a program that saw an older one is told.
+    version = models.PositiveIntegerField(default=1, editable=False)
     rate_limit = models.PositiveSmallIntegerField(
         null=True,
         blank=True,

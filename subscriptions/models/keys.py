@@ -1,0 +1,77 @@
+"""What programs of a tenant sign in with."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Self
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from subscriptions.models.tenants import Tenant
+
+# 256 random bits need no salt and no slow hash.
+RANDOM_BYTES = 32
+SHOWN = 12  # characters of a key by which people tell it from others
+
+
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    def for_tenant(self, tenant: Tenant) -> Self:
+        return self.filter(tenant=tenant)
+
+    def live(self) -> Self:
+        return self.filter(Q(expires_at=None) | Q(expires_at__gt=Now()), revoked_at=None)
+
+
+class ApiKey(models.Model):
+    """Shown once; only its hash is kept."""
+
+    class Mode(models.TextChoices):
+        LIVE = "live"
+        TEST = "test"
+
+    class Scope(models.TextChoices):
+        READ = "read"
+        WRITE = "write"
+        PUBLISH = "publish"
+        OPERATE = "operate"
+
+    # An operator's key has none.
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="api_keys", null=True, blank=True)
+    name = models.CharField(max_length=200)
+    mode = models.CharField(max_length=8, choices=Mode, default=Mode.LIVE)
+    scopes = models.JSONField(default=list)
+    networks = models.JSONField(default=list, blank=True)  # CIDR; empty: from anywhere
+    beginning = models.CharField(max_length=32, editable=False)
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.CharField(max_length=254, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    objects = ApiKeyQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "API key"
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.beginning}…)"
+
+    def fill(self) -> str:
+        """Give it a value, and return that: it cannot be had again."""
+        value = f"sp_{self.mode}_{secrets.token_urlsafe(RANDOM_BYTES)}"
+        self.beginning = value[:SHOWN]
+        self.digest = digest(value)
+        return value
+
+    def revoke(self) -> bool:
+        """False where it already was."""
+        return type(self).objects.filter(pk=self.pk, revoked_at=None).update(revoked_at=Now()) == 1
+
+
+def digest(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()

@@ -1,0 +1,101 @@
+"""Who the customers are, and their people."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import timedelta
+from typing import Self
+
+from django.conf import settings
+from django.db import models
+from django.db.models.functions import Now
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from subscriptions.models.wish import Wish, WishQuerySet
+
+INVITED_FOR = timedelta(days=7)
+
+
+class Tenant(Wish):
+    slug = models.SlugField(max_length=63, unique=True)
+    name = models.CharField(max_length=200)
+    key = models.CharField(
+        max_length=200,
+        unique=True,
+        null=True,
+        blank=True,
+        help_text="How the host project knows this tenant, such as its own primary key.",
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    # Turned off by the operator; its subscriptions are, too.
+    disabled_at = models.DateTimeField(null=True, blank=True, editable=False)
+    disabled_reason = models.CharField(max_length=200, blank=True, editable=False)
+
+    objects = WishQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["slug"]
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class Role(models.TextChoices):
+    """An owner does everything, a developer all but people and keys, a viewer looks."""
+
+    OWNER = "owner", _("owner")
+    DEVELOPER = "developer", _("developer")
+    VIEWER = "viewer", _("viewer")
+
+
+class Membership(models.Model):
+    Role = Role
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=16, choices=Role, default=Role.VIEWER)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "user"], name="membership_once")]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.tenant}"
+
+
+class InvitationQuerySet(models.QuerySet["Invitation"]):
+    def for_tenant(self, tenant: Tenant) -> Self:
+        return self.filter(tenant=tenant)
+
+    def open(self) -> Self:
+        return self.filter(expires_at__gt=Now())
+
+
+class Invitation(models.Model):
+    """A mail that makes whoever holds it a member, once; the row goes with it."""
+
+    tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="invitations")
+    email = models.EmailField()
+    role = models.CharField(max_length=16, choices=Role, default=Role.DEVELOPER)
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    invited_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
+
+    objects = InvitationQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["email"]
+        constraints = [models.UniqueConstraint(fields=["tenant", "email"], name="invitation_once")]
+
+    def __str__(self) -> str:
+        return f"{self.email} to {self.tenant}"
+
+    def fill(self) -> str:
+        """Give it a token and a week, and return the token: only its hash is kept."""
+        token = secrets.token_urlsafe(32)
+        self.digest = hashlib.sha256(token.encode()).hexdigest()
+        self.expires_at = timezone.now() + INVITED_FOR
+        return token

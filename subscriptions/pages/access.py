@@ -1,0 +1,83 @@
+"""Who may see a tenant's pages, and who may change what they show.
+
+    @page(Role.DEVELOPER)
+    def edit(request: TenantRequest, pk: int) -> HttpResponse: ...
+
+The outsider gets 404, as if the tenant were not there; a member whose role
+does not reach gets 403.
+"""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest
+from django.utils.translation import gettext as _
+
+from subscriptions.models import AuditEntry, Membership, Role, Tenant
+from subscriptions.trail import actor_of, note
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.http import HttpResponse
+
+    View = Callable[..., HttpResponse]
+
+RANK = {Role.VIEWER: 0, Role.DEVELOPER: 1, Role.OWNER: 2}
+# Set by the operator who looks at a tenant's pages: the tenant's number.
+SUPPORT = "signalpost_support"
+SAFE = {"GET", "HEAD", "OPTIONS"}
+
+
+class TenantRequest(HttpRequest):
+    """A request to a page of `tenant`, by somebody whose role is `role`."""
+
+    tenant: Tenant
+    role: Role
+    support: bool  # the operator looks, and changes nothing
+
+    may: Callable[[Role], bool]  # whether the role reaches that far
+
+
+def page(role: Role = Role.VIEWER, *, write: Role | None = None) -> Callable[[View], View]:
+    """A view under /t/<slug>/; `role` is needed at all, `write` for a POST."""
+
+    def decorate(view: View) -> View:
+        @login_required
+        @wraps(view)
+        def wrapped(request: Any, slug: str, *args: Any, **kwargs: Any) -> HttpResponse:
+            request.tenant, request.role, request.support = _standing(request, slug)
+            request.may = lambda needed: not request.support and RANK[request.role] >= RANK[needed]
+            needed = write if write and request.method not in SAFE else role
+            if request.support:
+                _look(request)
+            elif RANK[request.role] < RANK[needed]:
+                raise PermissionDenied(_("This takes the role %(role)s.") % {"role": needed.label})
+            return view(request, *args, **kwargs)
+
+        return wrapped
+
+    return decorate
+
+
+def _standing(request: HttpRequest, slug: str) -> tuple[Tenant, Role, bool]:
+    membership = Membership.objects.filter(tenant__slug=slug, user=request.user.pk).select_related("tenant").first()
+    if membership is not None:
+        return membership.tenant, Role(membership.role), False
+    tenant = Tenant.objects.filter(slug=slug).first()
+    # Only after the operator has said so in the admin, where it is recorded.
+    if tenant is not None and request.user.is_staff and request.session.get(SUPPORT) == tenant.pk:
+        return tenant, Role.OWNER, True
+    raise Http404
+
+
+def _look(request: Any) -> None:
+    if request.method not in SAFE:
+        raise PermissionDenied(_("Support looks, and changes nothing."))
+    if not request.headers.get("HX-Request"):
+        actor = actor_of(request, as_operator=True)
+        note(actor, AuditEntry.Action.SUPPORT_LOOKED, tenant=request.tenant, name=request.path)

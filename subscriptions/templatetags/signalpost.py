@@ -1,0 +1,86 @@
+"""What every page writes the same way: times, states, numbers, JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from django import template
+from django.contrib.humanize.templatetags.humanize import naturaltime
+from django.utils import formats, timezone
+from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from heroicons.templatetags.heroicons import heroicon_micro
+
+from subscriptions.models import Tenant
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from django.http import HttpRequest
+    from django.utils.safestring import SafeString
+
+register = template.Library()
+
+# kind -> (icon, tone). The tone is a class of the stylesheet.
+STATES = {
+    "on": ("check-circle", "good"),
+    "off": ("no-symbol", "bad"),
+    "failing": ("exclamation-triangle", "bad"),
+    "delivered": ("check-circle", "good"),
+    "failed": ("x-circle", "bad"),
+    "retrying": ("arrow-path", "waiting"),
+    "pending": ("clock", "waiting"),
+    "cancelled": ("minus-circle", "quiet"),
+}
+
+
+@register.simple_tag
+def state(kind: str, word: str = "") -> SafeString:
+    """Icon, word and colour, never colour alone."""
+    icon, tone = STATES.get(kind, ("minus-circle", "quiet"))
+    drawn = heroicon_micro(icon, aria_hidden="true")
+    return format_html('<span class="state {}">{}{}</span>', tone, drawn, word or _(kind))
+
+
+@register.simple_tag
+def moment(when: datetime | None, *, ago: bool = False) -> SafeString | str:
+    """In the reader's zone; UTC to whoever points at it. With `ago`, how long since."""
+    if when is None:
+        return "-"
+    local = timezone.localtime(when)
+    utc = when.astimezone(timezone.get_fixed_timezone(0))
+    shown = naturaltime(when) if ago else formats.date_format(local, "DATETIME_FORMAT")
+    title = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
+    return format_html('<time datetime="{}" title="{}">{}</time>', utc.isoformat(), title, shown)
+
+
+@register.filter
+def zone(request: HttpRequest) -> str:
+    return timezone.get_current_timezone_name()
+
+
+@register.filter
+def tenants(request: HttpRequest) -> list[Tenant]:
+    """Those that the person is a member of."""
+    return list(Tenant.objects.filter(memberships__user=request.user.pk).order_by("name"))
+
+
+@register.filter
+def pretty(text: str | bytes) -> str:
+    """JSON with indents, anything else as it stands."""
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except ValueError:
+        return text.decode(errors="replace") if isinstance(text, bytes) else text
+
+
+@register.simple_tag(takes_context=True)
+def query_with(context: dict[str, Any], **changes: Any) -> str:
+    """The page's own query string with some of it changed; None takes one away."""
+    query = context["request"].GET.copy()
+    for name, value in changes.items():
+        query.pop(name, None)
+        if value is not None:
+            query[name] = value
+    return f"?{query.urlencode()}"

@@ -1,0 +1,26 @@
+"""Traffic: what happened, for whom, and what became of it."""
+
+from __future__ import annotations
+
+from webhooks.models.attempts import Attempt, AttemptQuerySet
+from webhooks.models.counts import BUCKETS_MS, Rollup, Tally
+from webhooks.models.deliveries import Delivery, DeliveryQuerySet, Throttle
+from webhooks.models.events import Event, EventQuerySet, new_event_id
+from webhooks.models.inbox import InboxRequest
+from webhooks.models.replays import Replay
+
+__all__ = [
+    "BUCKETS_MS",
+    "Attempt",
+    "AttemptQuerySet",
+    "Delivery",
+    "DeliveryQuerySet",
+    "Event",
+    "EventQuerySet",
+    "InboxRequest",
+    "Replay",
+    "Rollup",
+    "Tally",
+    "Throttle",
+    "new_event_id",
+]

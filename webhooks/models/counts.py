@@ -1,0 +1,74 @@
+"""Counts, kept as things happen, so that nobody scans for them."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from subscriptions.models import Subscription
+
+
+class Tally(models.Model):
+    """How often something was done, for `/metrics`. One count is the sum of
+    several rows, so that those who add to it need not wait for each other."""
+
+    name = models.CharField(max_length=32)
+    label = models.CharField(max_length=32)
+    slot = models.PositiveSmallIntegerField()
+    value = models.FloatField()
+    written_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "tallies"
+        constraints = [models.UniqueConstraint(fields=["name", "label", "slot"], name="tally_once")]
+        default_permissions = ()
+        permissions = [("view_metrics", "Can read the metrics")]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.label}"
+
+
+# Upper bounds of the latency buckets, in milliseconds; the last has none.
+BUCKETS_MS = (10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
+
+
+class Rollup(models.Model):
+    """The attempts of one subscription that ended in one hour or one day (UTC)."""
+
+    class Span(models.TextChoices):
+        HOUR = "hour"
+        DAY = "day"
+
+    subscription = models.ForeignKey(Subscription, models.CASCADE, related_name="rollups", db_index=False)
+    span = models.CharField(max_length=8, choices=Span)
+    starts_at = models.DateTimeField()
+    attempts = models.PositiveIntegerField(default=0)
+    delivered = models.PositiveIntegerField(default=0)
+    # Of those delivered: by their first attempt.
+    at_first = models.PositiveIntegerField(default=0)
+    # Deliveries given up on; failed attempts are `attempts - delivered`.
+    failed = models.PositiveIntegerField(default=0)
+    # How many attempts took up to each of BUCKETS_MS, and how many longer.
+    took_0 = models.PositiveIntegerField(default=0)
+    took_1 = models.PositiveIntegerField(default=0)
+    took_2 = models.PositiveIntegerField(default=0)
+    took_3 = models.PositiveIntegerField(default=0)
+    took_4 = models.PositiveIntegerField(default=0)
+    took_5 = models.PositiveIntegerField(default=0)
+    took_6 = models.PositiveIntegerField(default=0)
+    took_7 = models.PositiveIntegerField(default=0)
+    took_8 = models.PositiveIntegerField(default=0)
+    took_9 = models.PositiveIntegerField(default=0)
+    took_10 = models.PositiveIntegerField(default=0)
+    took_11 = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        # Serves a subscription's chart, too.
+        constraints = [models.UniqueConstraint(fields=["subscription", "span", "starts_at"], name="rollup_once")]
+        indexes = [
+            # The clock: which hours have become days, and which days are too old.
+            models.Index(fields=["span", "starts_at"], name="rollup_by_age"),
+        ]
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.span} of {self.subscription}"
