@@ -1,0 +1,109 @@
+"""Every page in every state: nothing that axe finds, nothing wider than the
+screen, and a picture for people to look at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from django.conf import settings as project
+
+from tests.e2e.showcase import ALICE, BOB, Showcase, build
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from playwright.sync_api import BrowserContext, Page
+
+    from tests.e2e.site import Site
+
+PICTURES = project.BASE_DIR / "var" / "screenshots"
+LOOKS = [(360, "light"), (360, "dark"), (1280, "light"), (1280, "dark")]
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+
+
+@pytest.fixture(scope="session")
+def showcase(site: Site) -> Showcase:
+    return build()
+
+
+def places(show: Showcase) -> dict[str, str]:
+    tenant = f"/t/{show.tenant.slug}"
+    deliveries = {
+        f"delivery-{name}": f"{tenant}/deliveries/{delivery.pk}/" for name, delivery in show.deliveries.items()
+    }
+    subscriptions = {
+        f"subscription-{name}": f"{tenant}/subscriptions/{getattr(show, name).pk}/"
+        for name in ("healthy", "failing", "off", "inbox")
+    }
+    return {
+        "overview": f"{tenant}/",
+        "overview-30d": f"{tenant}/?period=30d",
+        "overview-empty": f"/t/{show.fresh.slug}/",
+        **subscriptions,
+        "create": f"{tenant}/subscriptions/new/",
+        "edit": f"{tenant}/subscriptions/{show.failing.pk}/edit/",
+        "deliveries": f"{tenant}/deliveries/",
+        "deliveries-failed": f"{tenant}/deliveries/?status=failed",
+        "deliveries-none": f"{tenant}/deliveries/?topic=no.such.topic",
+        "deliveries-empty": f"/t/{show.fresh.slug}/deliveries/",
+        "deliveries-refused": f"{tenant}/deliveries/?status=bad&since=never",
+        **deliveries,
+        "replay": f"{tenant}/replays/{show.running.pk}/",
+        "replay-new": f"{tenant}/replays/new/?kind=failed&subscription={show.failing.pk}",
+        "inbox": f"{tenant}/inbox/",
+        "inbox-empty": f"/t/{show.fresh.slug}/inbox/",
+        "topics": f"{tenant}/topics/",
+        "keys": f"{tenant}/keys/",
+        "keys-empty": f"/t/{show.fresh.slug}/keys/",
+        "members": f"{tenant}/members/",
+        "audit": f"{tenant}/audit/",
+        "settings": f"{tenant}/settings/",
+        "account-email": "/accounts/email/",
+        "account-password": "/accounts/password/change/",
+        "account-two-factor": "/accounts/2fa/",
+        "not-found": f"{tenant}/nothing/",
+    }
+
+
+SIGNED_OUT = {"sign-in": "/accounts/login/", "sign-up": "/accounts/signup/", "reset": "/accounts/password/reset/"}
+
+
+def look(page: Page, name: str, path: str, look: str) -> list[str]:
+    page.goto(path)
+    page.screenshot(path=PICTURES / f"{name}-{look}.png", full_page=True)
+    found = [
+        f"{name} {look}: {each['id']} {[node['target'] for node in each['nodes'][:3]]}" for each in violations(page)
+    ]
+    if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
+        found.append(f"{name} {look}: wider than the screen")
+    return found
+
+
+def violations(page: Page) -> list[dict[str, list[dict[str, object]]]]:
+    found: list[dict[str, list[dict[str, object]]]] = Axe().run(page, options=RULES).response["violations"]
+    return found
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_every_page_reads_well(
+    showcase: Showcase,
+    open_context: Callable[..., BrowserContext],
+    sign_in: Callable[[BrowserContext, str], None],
+    width: int,
+    scheme: str,
+) -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    stranger, owner, viewer = (open_context(width=width, color_scheme=scheme) for _ in range(3))
+    sign_in(owner, ALICE)
+    sign_in(viewer, BOB)
+    found: list[str] = []
+    for context, wanted in ((stranger, SIGNED_OUT), (owner, places(showcase))):
+        page = context.new_page()
+        for name, path in wanted.items():
+            found += look(page, name, path, f"{width}-{scheme}")
+    page = viewer.new_page()
+    for name in ("subscription-failing", "delivery-failed", "members", "keys"):
+        found += look(page, f"{name}-viewer", places(showcase)[name], f"{width}-{scheme}")
+    assert found == []
