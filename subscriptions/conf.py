@@ -43,6 +43,8 @@ DEFAULTS: dict[str, Any] = {
     "RESPONSE_LIMIT": 16 * 1024,  # bytes of the response body that are read and kept
     "ALLOWED_NETWORKS": (),  # such as "10.0.0.0/8": private targets that are wanted
     "ENCRYPTION_KEYS": (),  # newest first; empty: derived from SECRET_KEY
+    # Tenants
+    "SUBSCRIPTION_LIMIT": 500,  # subscriptions of one tenant
     # Operate
     "METRICS_TOKEN": "",  # that /metrics asks for; empty: staff only
 }
@@ -76,6 +78,7 @@ class Conf:
         response_limit: int
         allowed_networks: tuple[str, ...]
         encryption_keys: tuple[str, ...]
+        subscription_limit: int
         metrics_token: str
 
     def __getattr__(self, name: str) -> Any:

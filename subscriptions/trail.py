@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import Model
 
-from subscriptions.models import AuditEntry, Tenant, home
+from subscriptions.models import AuditEntry, Subscription, Tenant, home
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -54,6 +54,13 @@ def note(
         address=actor.address,
         kind=(about._meta.model_name or "") if about is not None else "",
         number="" if about is None or about.pk is None else str(about.pk),
-        name=(name or str(about or ""))[:NAME_LENGTH],
+        name=(name or _name(about))[:NAME_LENGTH],
         detail=detail,
     )
+
+
+def _name(about: Model | None) -> str:
+    """Never a URL: its path and its query may be secrets of the receiver's."""
+    if isinstance(about, Subscription):
+        return about.name or about.host
+    return "" if about is None else str(about)

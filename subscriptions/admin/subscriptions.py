@@ -219,7 +219,7 @@ class SubscriptionAdmin(WishAdmin):
         return True
 
     def _turn_off(self, request: HttpRequest, subscription: Subscription, *, reason: str) -> bool:
-        if not subscription.disable(reason=reason):
+        if not subscription.disable(reason=reason, by=Subscription.DisabledBy.OPERATOR):
             return False
         self.log_change(request, subscription, f"Turned off: {reason}")
         return True

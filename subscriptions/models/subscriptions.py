@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
@@ -82,26 +83,41 @@ class Subscription(Wish):
         return self.name or self.url
 
     def clean(self) -> None:
-        if not self.url:
-            return
-        try:
-            addresses.check_url(self.url, allowed_networks=conf.allowed_networks)
-        except addresses.RefusedAddress as error:
-            raise ValidationError({"url": str(error)}) from error
+        errors: dict[str, Any] = {}
+        # Controls, and halves of characters, which PostgreSQL takes for none.
+        if any(unicodedata.category(character) in {"Cc", "Cs"} for character in self.name):
+            errors["name"] = _("The name holds an invisible character; leave it out.")
+        if self.url:
+            try:
+                addresses.check_url(self.url, allowed_networks=conf.allowed_networks)
+            except addresses.RefusedAddress as error:
+                errors["url"] = str(error)
+        if errors:
+            raise ValidationError(errors)
 
     @property
     def enabled(self) -> bool:
         return self.disabled_at is None
 
-    def disable(self, *, reason: str) -> bool:
+    @property
+    def host(self) -> str:
+        """Where it goes, without what may be a secret of the receiver's."""
+        scheme, _slashes, rest = self.url.partition("://")
+        return re.split("[/?#]", rest, maxsplit=1)[0] or scheme.rstrip(":")
+
+    def disable(self, *, reason: str, by: str = DisabledBy.ENGINE) -> bool:
         """Turn off; False where it already was, so that only one of two
-        that do it at once acts on it."""
-        return self._switch(type(self).objects.enabled(), disabled_at=Now(), disabled_reason=reason)
+        that do it at once acts on it. What a member or the engine turned off
+        the operator may turn off once more: then only the operator undoes it."""
+        rows = type(self).objects.enabled()
+        if by == self.DisabledBy.OPERATOR:
+            rows = type(self).objects.exclude(disabled_by=by)
+        return self._switch(rows, disabled_at=Now(), disabled_reason=reason, disabled_by=by)
 
     def enable(self) -> bool:
         """Turn on again; False where it already was."""
         off = type(self).objects.filter(disabled_at__isnull=False)
-        return self._switch(off, enabled_at=Now(), disabled_at=None, disabled_reason="")
+        return self._switch(off, enabled_at=Now(), disabled_at=None, disabled_reason="", disabled_by="")
 
     def _switch(self, rows: SubscriptionQuerySet, **values: Any) -> bool:
         """Under a lock and by `save()`, as an UPDATE would be no event."""
@@ -111,7 +127,8 @@ class Subscription(Wish):
                 return False
             for name, value in values.items():
                 setattr(row, name, value)
-            row.save(update_fields=list(values))
+            row.version += 1
+            row.save(update_fields=[*values, "version"])
         return True
 
     def listen_to(self, *topics: str, changed: Iterable[str] = ()) -> None:

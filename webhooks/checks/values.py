@@ -100,6 +100,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "RESPONSE_LIMIT": (_whole(0), "a whole number of bytes"),
     "ALLOWED_NETWORKS": (_each(_network), 'a list of networks without host bits, such as ["10.0.0.0/8", "::1/128"]'),
     "ENCRYPTION_KEYS": (_each(_text), "a list of passphrases, the newest first"),
+    "SUBSCRIPTION_LIMIT": (_whole(1), "a whole number above 0"),
     "METRICS_TOKEN": (_token, "a text without spaces, or an empty one"),
 }
 # A value of these is nobody's to read in a terminal.
