@@ -65,7 +65,7 @@ def create(
         subscription.save(using=home())
         _listen(subscription, wanted)
         secret = subscription.rotate_secret()
-        detail = {"host": subscription.host, "topics": _written(wanted)}
+        detail: dict[str, Any] = {"host": subscription.host, "topics": _written(wanted)}
         note(actor, Action.SUBSCRIPTION_CREATED, tenant=tenant, about=subscription, **detail)
     return subscription, secret
 

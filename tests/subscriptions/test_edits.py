@@ -335,7 +335,7 @@ def test_a_host_shows_nothing_else_of_a_url(url: str, host: str) -> None:
 def test_a_large_choice_of_topics_takes_few_queries(
     tenant: Tenant, django_assert_max_num_queries: Callable[..., Any]
 ) -> None:
-    many = {f"shop.n{number}.created": [] for number in range(300)}
+    many: dict[str, list[str]] = {f"shop.n{number}.created": [] for number in range(300)}
     with django_assert_max_num_queries(25):
         subscription = create(tenant, topics=many)
     with django_assert_max_num_queries(25):

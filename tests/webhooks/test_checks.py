@@ -380,6 +380,7 @@ WRONG: dict[str, list[Any]] = {
     "RESPONSE_LIMIT": [-1, 1.5, "16", None],
     "ALLOWED_NETWORKS": ["10.0.0.0/8", ["10.0.0.1/8"], ["example.com"], [7], None],
     "ENCRYPTION_KEYS": ["passphrase", [""], [b"x"], None],
+    "SUBSCRIPTION_LIMIT": [0, -1, 1.5, "many"],
     "METRICS_TOKEN": ["two words", "a line\n", "ключ", b"token", None],
 }
 RIGHT: dict[str, list[Any]] = {
