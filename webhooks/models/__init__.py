@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from webhooks.models.attempts import Attempt, AttemptQuerySet
-from webhooks.models.counts import BUCKETS_MS, Rollup, Tally
-from webhooks.models.deliveries import Delivery, DeliveryQuerySet, Throttle
+from webhooks.models.counts import BUCKETS_MS, Rollup, RollupQuerySet, Tally
+from webhooks.models.deliveries import Delivery, DeliveryQuerySet, Overview, Throttle
 from webhooks.models.events import Event, EventQuerySet, new_event_id
 from webhooks.models.inbox import InboxRequest
 from webhooks.models.replays import Replay
@@ -18,8 +18,10 @@ __all__ = [
     "Event",
     "EventQuerySet",
     "InboxRequest",
+    "Overview",
     "Replay",
     "Rollup",
+    "RollupQuerySet",
     "Tally",
     "Throttle",
     "new_event_id",

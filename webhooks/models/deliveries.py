@@ -75,6 +75,8 @@ class Delivery(models.Model):
     replay = models.ForeignKey(
         Replay, models.SET_NULL, related_name="deliveries", null=True, blank=True, editable=False, db_index=False
     )
+    # What that replay found it as, to which its cancellation takes it back.
+    replayed_from = models.CharField(max_length=16, choices=Status, blank=True, editable=False, db_default="")
 
     objects = DeliveryQuerySet.as_manager()
 
@@ -95,6 +97,12 @@ class Delivery(models.Model):
             models.Index(fields=["replay", "status"], name="delivery_by_replay", condition=Q(replay__isnull=False)),
             # The admin and `replay`: the few that failed, out of the many that did not.
             models.Index(fields=["-id"], name="delivery_failed", condition=Q(status="failed")),
+            # Pages: how many have failed since a time, of a tenant and of a subscription.
+            models.Index(
+                fields=["tenant", "subscription", "ended_at"],
+                name="delivery_failed_since",
+                condition=Q(status="failed"),
+            ),
         ]
         permissions = [
             ("replay_delivery", "Can replay deliveries"),
@@ -119,3 +127,12 @@ class Throttle(models.Model):
 
     def __str__(self) -> str:
         return f"throttle of {self.subscription}"
+
+
+class Overview(Throttle):
+    """The operator's page in the admin, and the permission to see it."""
+
+    class Meta:
+        proxy = True
+        default_permissions = ("view",)
+        verbose_name = verbose_name_plural = "overview"
