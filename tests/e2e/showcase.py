@@ -257,5 +257,5 @@ def _rest(stage: Stage, tenant: Tenant, failing: Subscription, inbox: Subscripti
         by=ALICE,
         created_at=stage.now - timedelta(seconds=20),
         # Nobody goes on with it: it is to be looked at.
-        queued_at=stage.now,
+        settled_at=stage.now,
     )

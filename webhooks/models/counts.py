@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from django.db import models
 
-from subscriptions.models import Subscription
+from subscriptions.models import Subscription, Tenant
 
 
 class Tally(models.Model):
@@ -31,6 +33,11 @@ class Tally(models.Model):
 BUCKETS_MS = (10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
 
 
+class RollupQuerySet(models.QuerySet["Rollup"]):
+    def for_tenant(self, tenant: Tenant) -> Self:
+        return self.filter(subscription__tenant=tenant)
+
+
 class Rollup(models.Model):
     """The attempts of one subscription that ended in one hour or one day (UTC)."""
 
@@ -45,9 +52,11 @@ class Rollup(models.Model):
     delivered = models.PositiveIntegerField(default=0)
     # Of those delivered: by their first attempt.
     at_first = models.PositiveIntegerField(default=0)
-    # Deliveries given up on; failed attempts are `attempts - delivered`.
+    # Deliveries given up on; failed attempts are `attempts - delivered`, but
+    # for a second success of one delivery.
     failed = models.PositiveIntegerField(default=0)
-    # How many attempts took up to each of BUCKETS_MS, and how many longer.
+    # How many attempts took up to each of BUCKETS_MS, and how many longer. Not
+    # those of which the receiver saw nothing, or that were lost.
     took_0 = models.PositiveIntegerField(default=0)
     took_1 = models.PositiveIntegerField(default=0)
     took_2 = models.PositiveIntegerField(default=0)
@@ -60,6 +69,8 @@ class Rollup(models.Model):
     took_9 = models.PositiveIntegerField(default=0)
     took_10 = models.PositiveIntegerField(default=0)
     took_11 = models.PositiveIntegerField(default=0)
+
+    objects = RollupQuerySet.as_manager()
 
     class Meta:
         # Serves a subscription's chart, too.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Self
 
 from django.db import models
@@ -16,8 +17,9 @@ class ReplayQuerySet(models.QuerySet["Replay"]):
         return self.filter(tenant=tenant)
 
     def running(self) -> Self:
-        """Not all of it is queued yet, oldest first."""
-        return self.filter(queued_at=None, cancelled_at=None).order_by("id")
+        """Those that the workers have something to do for: to queue what is
+        meant or, once it is cancelled, to take it back."""
+        return self.filter(settled_at=None)
 
 
 class Replay(models.Model):
@@ -38,24 +40,30 @@ class Replay(models.Model):
     filters = models.JSONField(default=dict, blank=True)
     since = models.DateTimeField(null=True, blank=True)
     until = models.DateTimeField()
-    # How many there were when it was asked for, and how many are queued by now.
-    expected = models.PositiveIntegerField(default=0)
+    # How many there were when it was asked for, null where counting them would
+    # have taken too long; how many were queued, and taken back.
+    expected = models.PositiveIntegerField(null=True, blank=True)
     queued = models.PositiveIntegerField(default=0)
+    taken_back = models.PositiveIntegerField(default=0)
     # The last delivery's, or event's, key that was looked at.
-    position = models.CharField(max_length=40, blank=True)
+    position = models.CharField(max_length=80, blank=True)
     by = models.CharField(max_length=150)
+    # The form that asked for it: sent twice, it is one replay.
+    token = models.UUIDField(default=uuid.uuid4, editable=False)
     created_at = models.DateTimeField()
-    queued_at = models.DateTimeField(null=True, blank=True)
     cancelled_at = models.DateTimeField(null=True, blank=True)
+    # Since when all of it is queued or, once it is cancelled, taken back.
+    settled_at = models.DateTimeField(null=True, blank=True)
 
     objects = ReplayQuerySet.as_manager()
 
     class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "token"], name="replay_once")]
         indexes = [
             # Pages: a tenant's, newest first.
             models.Index(fields=["tenant", "-id"], name="replay_by_tenant"),
-            # The drain: what is still to be queued.
-            models.Index(fields=["id"], name="replay_running", condition=Q(queued_at=None, cancelled_at=None)),
+            # The drain: what there is still to do.
+            models.Index(fields=["id"], name="replay_running", condition=Q(settled_at=None)),
         ]
 
     def __str__(self) -> str:
