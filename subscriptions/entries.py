@@ -24,6 +24,8 @@ M2M_ACTIONS = frozenset({"added", "removed", "cleared", "adding", "removing", "c
 PROJECT_ACTIONS = ("migrating", "migrated", "request.started", "request.finished", "request.failed")
 # What Signalpost itself tells a tenant: a subscription was turned off.
 DISABLED = "signalpost.subscription.disabled"
+# Sent by hand, to one subscription; nobody listens to it, not even who listens to everything.
+TEST = "signalpost.test"
 PROJECT = "project"
 
 EVERY_FIELD: Literal["__all__"] = "__all__"

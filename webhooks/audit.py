@@ -26,6 +26,7 @@ from django.db.models import Count, Exists, F, Max, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
+from subscriptions.entries import TEST
 from subscriptions.models import Tenant, home
 from webhooks import deliveries, tasks
 from webhooks.models import Attempt, Delivery, DeliveryQuerySet, Event
@@ -214,7 +215,7 @@ MISSING = """
             t.name LIKE '%%*' AND substr(e.topic, 1, length(t.name) - 1) = substr(t.name, 1, length(t.name) - 1)
         )) AND (t.field = '' OR {changed})
         WHERE e.id > %s AND e.id <= %s AND e.fanned_out_at IS NOT NULL AND e.error = ''
-            AND s.disabled_at IS NULL AND (s.created_at <= e.created_at OR s.id <= e.newest_subscription)
+            AND e.topic <> '{test}' AND s.disabled_at IS NULL AND (s.created_at <= e.created_at OR s.id <= e.newest_subscription)
             AND NOT EXISTS (
                 SELECT 1 FROM webhooks_delivery d WHERE d.event_id = e.id AND d.subscription_id = s.id
             )
@@ -272,7 +273,12 @@ def _pairs(page: Page, of: str, what: str, rest: str = "") -> list[tuple[Any, ..
     connection = connections[page.alias]
     key = Event._meta.pk
     query = MISSING.format(
-        what=what, rest=rest, of=of, changed=CHANGED[connection.vendor], since=MARGIN[connection.vendor]
+        what=what,
+        rest=rest,
+        of=of,
+        test=TEST,
+        changed=CHANGED[connection.vendor],
+        since=MARGIN[connection.vendor],
     )
     margin = page.grace.total_seconds()
     with connection.cursor() as cursor:
