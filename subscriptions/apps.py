@@ -10,5 +10,7 @@ class SubscriptionsConfig(AppConfig):
 
     def ready(self) -> None:
         from subscriptions import catalog
+        from subscriptions.flushing import let_flush_pass
 
+        let_flush_pass()
         catalog.load()

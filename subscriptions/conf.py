@@ -46,6 +46,7 @@ DEFAULTS: dict[str, Any] = {
     # Tenants
     "SUBSCRIPTION_LIMIT": 500,  # subscriptions of one tenant
     # Operate
+    "TRUSTED_PROXIES": 0,  # how many of ours add to X-Forwarded-For
     "METRICS_TOKEN": "",  # that /metrics asks for; empty: staff only
 }
 
@@ -79,6 +80,7 @@ class Conf:
         allowed_networks: tuple[str, ...]
         encryption_keys: tuple[str, ...]
         subscription_limit: int
+        trusted_proxies: int
         metrics_token: str
 
     def __getattr__(self, name: str) -> Any:

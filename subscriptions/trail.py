@@ -1,18 +1,29 @@
-"""Writing the audit log, in the transaction of what it tells of."""
+"""Writing the audit log, in the transaction of what it tells of, and reading it in sentences."""
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Model
+from django.utils.html import format_html
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
-from subscriptions.models import AuditEntry, Subscription, Tenant, home
+from subscriptions.conf import conf
+from subscriptions.models import AuditEntry, Role, Subscription, Tenant, home
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
+    from django.utils.safestring import SafeString
 
+Action = AuditEntry.Action
 NAME_LENGTH = AuditEntry._meta.get_field("name").max_length
+ACTOR_LENGTH = AuditEntry._meta.get_field("actor").max_length
+# What proxies write: 192.0.2.1, 192.0.2.1:4711, 2001:db8::1, [2001:db8::1]:4711, fe80::1%eth0.
+HOST = re.compile(r"\[(?P<six>[^\]%]+)[^\]]*\](:\d+)?|(?P<four>[\d.]+)(:\d+)?|(?P<bare>[^%]+)(%.*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +40,36 @@ SIGNALPOST = Actor("Signalpost")
 
 
 def actor_of(request: HttpRequest, *, as_operator: bool = False) -> Actor:
-    """The signed-in person, with the address that the server saw."""
+    """The signed-in person, with the address they came from."""
     user = request.user
     name = getattr(user, "email", "") or user.get_username()
-    return Actor(name, user.pk, request.META.get("REMOTE_ADDR") or None, as_operator)
+    return Actor(name, user.pk, address_of(request), as_operator)
+
+
+def address_of(request: HttpRequest) -> str | None:
+    """Where a request came from; None where the server does not know (a Unix socket).
+
+    Anybody may write X-Forwarded-For, and each proxy adds to its right whom it
+    saw. So of SIGNALPOST_TRUSTED_PROXIES of ours the outermost one's word
+    counts, and what stands left of that is hearsay.
+    """
+    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "")
+    seen = [part.strip() for part in forwarded.split(",")] if forwarded else []
+    if 0 < conf.trusted_proxies <= len(seen):
+        return address(seen[-conf.trusted_proxies])
+    return address(request.META.get("REMOTE_ADDR", ""))
+
+
+def address(text: str) -> str | None:
+    """An address as the database takes it: without port, brackets or zone; an IPv4 one in its own form."""
+    found = HOST.fullmatch(text)
+    if found is None:
+        return None
+    try:
+        parsed = ipaddress.ip_address(found["six"] or found["four"] or found["bare"])
+    except ValueError:
+        return None
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
 
 def note(
@@ -48,7 +85,7 @@ def note(
     return AuditEntry.objects.using(home()).create(
         tenant_id=tenant.pk if tenant else None,
         action=action,
-        actor=actor.name,
+        actor=actor.name[:ACTOR_LENGTH],
         user_id=actor.user_id,
         as_operator=actor.as_operator,
         address=actor.address,
@@ -64,3 +101,48 @@ def _name(about: Model | None) -> str:
     if isinstance(about, Subscription):
         return about.name or about.host
     return "" if about is None else str(about)
+
+
+DEEDS = {
+    Action.TENANT_CREATED: _("{actor} made the tenant {name}"),
+    Action.TENANT_CHANGED: _("{actor} changed the tenant {name}"),
+    Action.TENANT_DISABLED: _("{actor} turned the tenant {name} off"),
+    Action.TENANT_ENABLED: _("{actor} turned the tenant {name} on"),
+    Action.SUBSCRIPTION_CREATED: _("{actor} created the subscription {name}"),
+    Action.SUBSCRIPTION_CHANGED: _("{actor} changed the subscription {name}"),
+    Action.SUBSCRIPTION_DELETED: _("{actor} deleted the subscription {name}"),
+    Action.SUBSCRIPTION_ENABLED: _("{actor} turned the subscription {name} on"),
+    Action.SUBSCRIPTION_DISABLED: _("{actor} turned the subscription {name} off"),
+    Action.SECRET_REVEALED: _("{actor} revealed the secret of {name}"),
+    Action.SECRET_ROTATED: _("{actor} rotated the secret of {name}"),
+    Action.TEST_SENT: _("{actor} sent a test event to {name}"),
+    Action.DELIVERY_REPLAYED: _("{actor} replayed {name}"),
+    Action.DELIVERY_CANCELLED: _("{actor} cancelled {name}"),
+    Action.REPLAY_STARTED: _("{actor} started {name}"),
+    Action.REPLAY_CANCELLED: _("{actor} cancelled {name}"),
+    Action.KEY_CREATED: _("{actor} made the API key {name}"),
+    Action.KEY_REVOKED: _("{actor} revoked the API key {name}"),
+    Action.MEMBER_INVITED: _("{actor} invited {name} as {role}"),
+    Action.INVITATION_WITHDRAWN: _("{actor} withdrew the invitation of {name}"),
+    Action.MEMBER_JOINED: _("{actor} joined as {role}"),
+    Action.MEMBER_CHANGED: _("{actor} made {name} {role}"),
+    Action.MEMBER_REMOVED: _("{actor} removed {name}"),
+    Action.MEMBER_LEFT: _("{actor} left"),
+    Action.SUPPORT_LOOKED: _("{actor} looked at {name} as support"),
+}
+
+
+def sentence(entry: AuditEntry) -> SafeString:
+    """Who did what, without a full stop, so that where and when may follow."""
+    text = str(DEEDS.get(Action(entry.action), "{actor}: {name}")) if entry.action in Action else "{actor}: {name}"
+    return format_html(
+        text,
+        actor=format_html("<b>{}</b>", entry.actor),
+        name=format_html("<b>{}</b>", entry.name or f"{entry.kind} {entry.number}".strip()),
+        role=_role(entry.detail),
+    )
+
+
+def _role(detail: Any) -> str:
+    value = detail.get("role") if isinstance(detail, dict) else None
+    return str(Role(value).label) if value in Role.values else gettext("member")

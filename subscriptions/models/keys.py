@@ -6,11 +6,14 @@ import hashlib
 import secrets
 from typing import Self
 
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from subscriptions.models.tenants import Tenant
+from subscriptions.models.wish import home
 
 # 256 random bits need no salt and no slow hash.
 RANDOM_BYTES = 32
@@ -29,14 +32,14 @@ class ApiKey(models.Model):
     """Shown once; only its hash is kept."""
 
     class Mode(models.TextChoices):
-        LIVE = "live"
-        TEST = "test"
+        LIVE = "live", _("live")
+        TEST = "test", _("test")
 
     class Scope(models.TextChoices):
-        READ = "read"
-        WRITE = "write"
-        PUBLISH = "publish"
-        OPERATE = "operate"
+        READ = "read", _("read")
+        WRITE = "write", _("write")
+        PUBLISH = "publish", _("publish")
+        OPERATE = "operate", _("operate")
 
     # An operator's key has none.
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="api_keys", null=True, blank=True)
@@ -69,9 +72,25 @@ class ApiKey(models.Model):
         return value
 
     def revoke(self) -> bool:
-        """False where it already was."""
-        return type(self).objects.filter(pk=self.pk, revoked_at=None).update(revoked_at=Now()) == 1
+        """False where it already was. By `save()`, as an UPDATE would be no event."""
+        with transaction.atomic(using=home()):
+            rows = type(self).objects.using(home()).select_for_update(no_key=True)
+            row = rows.filter(pk=self.pk, revoked_at=None).first()
+            if row is None:
+                return False
+            row.revoked_at = timezone.now()
+            row.save(update_fields=["revoked_at"])
+        self.revoked_at = row.revoked_at
+        return True
+
+    @property
+    def expired(self) -> bool:
+        return self.expires_at is not None and self.expires_at <= timezone.now()
+
+    @property
+    def usable(self) -> bool:
+        return self.revoked_at is None and not self.expired
 
 
 def digest(value: str) -> str:
-    return hashlib.sha256(value.encode()).hexdigest()
+    return hashlib.sha256(value.encode(errors="replace")).hexdigest()

@@ -37,6 +37,7 @@ class Tenant(Wish):
 
     class Meta:
         ordering = ["slug"]
+        permissions = [("support_tenant", "Can look at a tenant's pages as support")]
 
     def __str__(self) -> str:
         return self.slug
@@ -50,6 +51,17 @@ class Role(models.TextChoices):
     VIEWER = "viewer", _("viewer")
 
 
+class MembershipQuerySet(models.QuerySet["Membership"]):
+    def for_tenant(self, tenant: Tenant) -> Self:
+        return self.filter(tenant=tenant)
+
+    def owners(self) -> Self:
+        return self.filter(role=Role.OWNER)
+
+    def with_people(self) -> Self:
+        return self.select_related("user").order_by("user__email", "pk")
+
+
 class Membership(models.Model):
     Role = Role
 
@@ -57,6 +69,8 @@ class Membership(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=16, choices=Role, default=Role.VIEWER)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = MembershipQuerySet.as_manager()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["tenant", "user"], name="membership_once")]
@@ -72,6 +86,9 @@ class InvitationQuerySet(models.QuerySet["Invitation"]):
     def open(self) -> Self:
         return self.filter(expires_at__gt=Now())
 
+    def holding(self, token: str) -> Self:
+        return self.filter(digest=_digest(token))
+
 
 class Invitation(models.Model):
     """A mail that makes whoever holds it a member, once; the row goes with it."""
@@ -82,6 +99,8 @@ class Invitation(models.Model):
     digest = models.CharField(max_length=64, unique=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
+    # When a mail server took the mail; none did as long as it is empty.
+    mailed_at = models.DateTimeField(null=True, blank=True, editable=False)
     invited_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
 
     objects = InvitationQuerySet.as_manager()
@@ -96,6 +115,15 @@ class Invitation(models.Model):
     def fill(self) -> str:
         """Give it a token and a week, and return the token: only its hash is kept."""
         token = secrets.token_urlsafe(32)
-        self.digest = hashlib.sha256(token.encode()).hexdigest()
+        self.digest = _digest(token)
         self.expires_at = timezone.now() + INVITED_FOR
+        self.mailed_at = None
         return token
+
+    @property
+    def expired(self) -> bool:
+        return self.expires_at <= timezone.now()
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()

@@ -10,19 +10,33 @@ from django.utils.translation import gettext_lazy as _
 
 from subscriptions.models.tenants import Tenant
 
+# The database says so, too: see the migration.
+ONLY_ADDED = "An audit log is only added to."
+
 
 class AuditEntryQuerySet(models.QuerySet["AuditEntry"]):
     def for_tenant(self, tenant: Tenant) -> Self:
         return self.filter(tenant_id=tenant.pk)
 
     def update(self, **kwargs: Any) -> NoReturn:
-        raise TypeError("An audit log is only added to.")
+        raise TypeError(ONLY_ADDED)
 
     def delete(self) -> NoReturn:
-        raise TypeError("An audit log is only added to.")
+        raise TypeError(ONLY_ADDED)
 
     delete.alters_data = True  # type: ignore[attr-defined]
     delete.queryset_only = True  # type: ignore[attr-defined]
+
+    def bulk_create(self, *args: Any, update_conflicts: bool = False, **kwargs: Any) -> list[AuditEntry]:
+        if update_conflicts:
+            raise TypeError(ONLY_ADDED)
+        return super().bulk_create(*args, **kwargs)
+
+    def bulk_update(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(ONLY_ADDED)
+
+    def _raw_delete(self, using: str | None) -> NoReturn:
+        raise TypeError(ONLY_ADDED)
 
 
 class AuditEntry(models.Model):
@@ -76,7 +90,12 @@ class AuditEntry(models.Model):
     class Meta:
         verbose_name_plural = "audit entries"
         ordering = ["-id"]
-        indexes = [models.Index(fields=["tenant_id", "-id"], name="audit_by_tenant")]
+        indexes = [
+            # The page of the log, and the same by action and by person.
+            models.Index(fields=["tenant_id", "-id"], name="audit_by_tenant"),
+            models.Index(fields=["tenant_id", "action", "-id"], name="audit_by_action"),
+            models.Index(fields=["tenant_id", "actor", "-id"], name="audit_by_actor"),
+        ]
         default_permissions = ("view",)
 
     def __str__(self) -> str:
@@ -84,8 +103,9 @@ class AuditEntry(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         if not self._state.adding:
-            raise TypeError("An audit log is only added to.")
-        super().save(*args, **kwargs)
+            raise TypeError(ONLY_ADDED)
+        # Without it, a number that is taken would be written over.
+        super().save(*args, **{**kwargs, "force_insert": True})
 
     def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError("An audit log is only added to.")
+        raise TypeError(ONLY_ADDED)

@@ -101,6 +101,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ALLOWED_NETWORKS": (_each(_network), 'a list of networks without host bits, such as ["10.0.0.0/8", "::1/128"]'),
     "ENCRYPTION_KEYS": (_each(_text), "a list of passphrases, the newest first"),
     "SUBSCRIPTION_LIMIT": (_whole(1), "a whole number above 0"),
+    "TRUSTED_PROXIES": (_whole(0), "how many proxies of yours add to X-Forwarded-For: a whole number"),
     "METRICS_TOKEN": (_token, "a text without spaces, or an empty one"),
 }
 # A value of these is nobody's to read in a terminal.
