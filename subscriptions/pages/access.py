@@ -17,8 +17,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
 from django.utils.translation import gettext as _
 
-from subscriptions.models import AuditEntry, Membership, Role, Tenant
-from subscriptions.trail import actor_of, note
+from subscriptions import support
+from subscriptions.models import Membership, Role, Tenant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     View = Callable[..., HttpResponse]
 
 RANK = {Role.VIEWER: 0, Role.DEVELOPER: 1, Role.OWNER: 2}
-# Set by the operator who looks at a tenant's pages: the tenant's number.
-SUPPORT = "signalpost_support"
 SAFE = {"GET", "HEAD", "OPTIONS"}
 
 
@@ -70,7 +68,7 @@ def _standing(request: HttpRequest, slug: str) -> tuple[Tenant, Role, bool]:
         return membership.tenant, Role(membership.role), False
     tenant = Tenant.objects.filter(slug=slug).first()
     # Only after the operator has said so in the admin, where it is recorded.
-    if tenant is not None and request.user.is_staff and request.session.get(SUPPORT) == tenant.pk:
+    if tenant is not None and support.looks_at(request, tenant):
         return tenant, Role.OWNER, True
     raise Http404
 
@@ -78,6 +76,4 @@ def _standing(request: HttpRequest, slug: str) -> tuple[Tenant, Role, bool]:
 def _look(request: Any) -> None:
     if request.method not in SAFE:
         raise PermissionDenied(_("Support looks, and changes nothing."))
-    if not request.headers.get("HX-Request"):
-        actor = actor_of(request, as_operator=True)
-        note(actor, AuditEntry.Action.SUPPORT_LOOKED, tenant=request.tenant, name=request.path)
+    support.record(request, request.tenant)

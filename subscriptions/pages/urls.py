@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from django.urls import path
 
+from subscriptions.pages import support
 from subscriptions.pages.soon import soon
 
 app_name = "subscriptions"
 
 urlpatterns = [
+    path("support/end/", support.end, name="support_end"),
     path("t/<slug:slug>/subscriptions/new/", soon, name="create"),
     path("t/<slug:slug>/subscriptions/<int:pk>/edit/", soon, name="edit"),
     path("t/<slug:slug>/topics/", soon, name="topics"),
