@@ -62,6 +62,8 @@ class Subscription(Wish):
     disabled_by = models.CharField(max_length=16, choices=DisabledBy, blank=True, editable=False)
     # Counts the edits, so that a form or a program that saw an older one is told.
     version = models.PositiveIntegerField(default=1, editable=False)
+    # What its form called the request that made it: sent twice, it makes one.
+    made_by = models.UUIDField(null=True, blank=True, editable=False)
     rate_limit = models.PositiveSmallIntegerField(
         null=True,
         blank=True,
@@ -73,7 +75,10 @@ class Subscription(Wish):
 
     class Meta:
         # Whoever writes it: the claims of all tenants divide by it.
-        constraints = [models.CheckConstraint(condition=Q(rate_limit__gte=1), name="subscription_rate_limit")]
+        constraints = [
+            models.CheckConstraint(condition=Q(rate_limit__gte=1), name="subscription_rate_limit"),
+            models.UniqueConstraint(fields=["tenant", "made_by"], name="subscription_made_once"),
+        ]
         indexes = [
             # Fan-out: the enabled subscriptions of an event's tenant.
             models.Index(fields=["tenant"], name="subscription_enabled", condition=Q(disabled_at=None)),
@@ -115,14 +120,14 @@ class Subscription(Wish):
         return self._switch(rows, disabled_at=Now(), disabled_reason=reason, disabled_by=by)
 
     def enable(self) -> bool:
-        """Turn on again; False where it already was."""
-        off = type(self).objects.filter(disabled_at__isnull=False)
+        """Turn on again; False where it already was, or where its whole tenant is off."""
+        off = type(self).objects.filter(disabled_at__isnull=False, tenant__disabled_at=None)
         return self._switch(off, enabled_at=Now(), disabled_at=None, disabled_reason="", disabled_by="")
 
     def _switch(self, rows: SubscriptionQuerySet, **values: Any) -> bool:
         """Under a lock and by `save()`, as an UPDATE would be no event."""
         with transaction.atomic(using=home()):
-            row = rows.using(home()).select_for_update(no_key=True).filter(pk=self.pk).first()
+            row = rows.using(home()).select_for_update(no_key=True, of=("self",)).filter(pk=self.pk).first()
             if row is None:
                 return False
             for name, value in values.items():
