@@ -129,6 +129,7 @@ def disable(subscription: Subscription, actor: Actor, *, reason: str = "") -> bo
 def enable(subscription: Subscription, actor: Actor) -> bool:
     """Turn on again; False where it already was. Nobody undoes the operator but the operator."""
     with transaction.atomic(using=home()):
+        _hold(subscription.tenant_id)
         row = _locked(subscription)
         if row.enabled:
             return False
@@ -194,6 +195,11 @@ def topics_of(subscription: Subscription) -> dict[str, list[str]]:
         else:
             unlimited.add(name)
     return {name: [] if name in unlimited else fields for name, fields in found.items()}
+
+
+def _hold(tenant: int) -> None:
+    """So that it is not turned off meanwhile. Before its subscriptions, as whoever turns it off does."""
+    list(Tenant.objects.using(home()).select_for_update(no_key=True).filter(pk=tenant).values_list("pk"))
 
 
 def _locked(subscription: Subscription) -> Subscription:
