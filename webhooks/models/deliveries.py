@@ -93,6 +93,9 @@ class Delivery(models.Model):
             # Pages and the admin: newest first, of a tenant and of a subscription.
             models.Index(fields=["tenant", "-id"], name="delivery_by_tenant"),
             models.Index(fields=["subscription", "-id"], name="delivery_by_subscription"),
+            # Pages: the few of a tenant that are in a state, and what failed of a subscription.
+            models.Index(fields=["tenant", "status", "-id"], name="delivery_by_status"),
+            models.Index(fields=["subscription", "-id"], name="delivery_failed_to", condition=Q(status="failed")),
             # The progress of a bulk replay.
             models.Index(fields=["replay", "status"], name="delivery_by_replay", condition=Q(replay__isnull=False)),
             # The admin and `replay`: the few that failed, out of the many that did not.
