@@ -39,9 +39,11 @@ __all__ = [
     "away_from_home",
     "cancel",
     "claim",
+    "due_again",
     "fan_out",
     "forget_secrets",
     "in_short",
+    "new_token",
     "next_due_in",
     "relay",
     "release",
@@ -235,18 +237,24 @@ def replay(queryset: QuerySet[Delivery], *, by: str) -> int:
     """
     chosen = _free(queryset)
     throttles.probe_now(chosen.values("subscription_id"), using=home())
-    rows: int = chosen.update(
-        status=Delivery.Status.PENDING,
-        next_attempt_at=Now(),
-        schedule_step=0,
-        trigger=Delivery.Trigger.MANUAL,
-        triggered_by=by[: Delivery._meta.get_field("triggered_by").max_length],
-        ended_at=None,
-        **_new_token(),
-    )
+    # No bulk replay that it was part of takes it back.
+    rows: int = chosen.update(**due_again(by=by), replay=None, replayed_from="")
     if rows:
         transaction.on_commit(tasks.ring, using=home(), robust=True)
     return rows
+
+
+def due_again(*, by: str) -> dict[str, Any]:
+    """What an UPDATE sets to send deliveries now, from the start of the schedule."""
+    return {
+        "status": Delivery.Status.PENDING,
+        "next_attempt_at": Now(),
+        "schedule_step": 0,
+        "trigger": Delivery.Trigger.MANUAL,
+        "triggered_by": by[: Delivery._meta.get_field("triggered_by").max_length],
+        "ended_at": None,
+        **new_token(),
+    }
 
 
 def cancel(queryset: QuerySet[Delivery]) -> int:
@@ -254,7 +262,7 @@ def cancel(queryset: QuerySet[Delivery]) -> int:
     rows: int = (
         _free(queryset)
         .open()
-        .update(status=Delivery.Status.CANCELLED, ended_at=Now(), next_attempt_at=None, **_new_token())
+        .update(status=Delivery.Status.CANCELLED, ended_at=Now(), next_attempt_at=None, **new_token())
     )
     _tally_after_commit((tallies.DELIVERIES, Delivery.Status.CANCELLED), rows)
     return rows
@@ -272,7 +280,7 @@ def _free(queryset: QuerySet[Delivery]) -> Any:
     return Delivery.objects.using(home()).free().filter(pk__in=chosen.values("pk"))
 
 
-def _new_token() -> dict[str, Any]:
+def new_token() -> dict[str, Any]:
     """A worker that still holds a lease which has run out must not overwrite this."""
     return {"lease": F("lease") + 1, "leased_until": None}
 
