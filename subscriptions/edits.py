@@ -17,12 +17,13 @@ from django.utils.translation import ngettext
 
 from subscriptions import catalog
 from subscriptions.conf import conf
-from subscriptions.entries import exposed
-from subscriptions.models import UPDATED, AuditEntry, Secret, Subscription, Tenant, Topic, home
+from subscriptions.models import AuditEntry, Secret, Subscription, Tenant, Topic, home
+from subscriptions.schemas import changing
 from subscriptions.trail import note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from uuid import UUID
 
     from subscriptions.trail import Actor
 
@@ -47,6 +48,14 @@ class StaleError(Refused):
         self.now = now
 
 
+class MadeAlready(Refused):
+    """What was asked for once is there: `subscription`."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        super().__init__(_("This form has already made a subscription."))
+        self.subscription = subscription
+
+
 def create(
     tenant: Tenant,
     actor: Actor,
@@ -55,12 +64,17 @@ def create(
     url: str,
     topics: Mapping[str, Iterable[str]],
     rate_limit: int | None = None,
+    made_by: UUID | None = None,
 ) -> tuple[Subscription, str]:
     """A new subscription and its secret. `topics` maps a pattern to the fields
-    one of which must have changed; none: any change."""
+    one of which must have changed; none: any change. Of two requests with one
+    `made_by` the later raises MadeAlready."""
     with transaction.atomic(using=home()):
+        _hold(tenant.pk)  # Two requests at once come one after the other.
+        if made_by is not None:
+            _check_new(tenant, made_by)
         _check_room(tenant)
-        subscription = Subscription(tenant=tenant, name=name.strip(), url=url, rate_limit=rate_limit)
+        subscription = Subscription(tenant=tenant, name=name.strip(), url=url, rate_limit=rate_limit, made_by=made_by)
         wanted = _checked(subscription, topics, had=frozenset())
         subscription.save(using=home())
         _listen(subscription, wanted)
@@ -211,9 +225,15 @@ def _locked(subscription: Subscription) -> Subscription:
     return row
 
 
+def _check_new(tenant: Tenant, made_by: UUID) -> None:
+    made = Subscription.objects.using(home()).for_tenant(tenant).filter(made_by=made_by).first()
+    if made is not None:
+        raise MadeAlready(made)
+
+
 def _check_room(tenant: Tenant) -> None:
-    """Under a lock, so that two at once do not both take the last place."""
-    row = Tenant.objects.using(home()).select_for_update(no_key=True).get(pk=tenant.pk)
+    """While the tenant is held, so that two at once do not both take the last place."""
+    row = Tenant.objects.using(home()).get(pk=tenant.pk)
     if row.disabled_at:
         told = _("The operator turned webhooks off for this tenant: %(reason)s")
         raise Refused(told % {"reason": row.disabled_reason})
@@ -255,19 +275,18 @@ def _wrong_topics(wanted: list[Pair], *, had: frozenset[Pair]) -> list[Validatio
     if len(wanted) > MOST_TOPICS:
         told = _("Choose at most %(most)s topics, or use a pattern such as shop.*.")
         return [ValidationError(told % {"most": formats.number_format(MOST_TOPICS, force_grouping=True)}, code="many")]
-    exposed_by = {entry.topic("updated"): exposed(entry) for entry in catalog.entries().values()}
-    return [error for pair in wanted if pair not in had for error in _wrong_topic(*pair, exposed_by=exposed_by)]
+    fields = {entry.topic("updated"): changing(entry) for entry in catalog.entries().values()}
+    return [error for pair in wanted if pair not in had for error in _wrong_topic(*pair, known=fields)]
 
 
-def _wrong_topic(name: str, field: str, *, exposed_by: Mapping[str, tuple[str, ...]]) -> list[ValidationError]:
+def _wrong_topic(name: str, field: str, *, known: Mapping[str, tuple[str, ...]]) -> list[ValidationError]:
     try:
         Topic(name=name, field=field).full_clean(exclude=["subscription"], validate_unique=False)
     except ValidationError as error:
         return [ValidationError(f"{name[:200]}: {message}") for message in error.messages]
-    known = exposed_by.get(name, ())
-    if field and name in exposed_by and known and field not in known:
-        told = _("%(topic)s has no field %(field)s. It has %(fields)s.")
-        values = {"topic": name.removesuffix(UPDATED), "field": field, "fields": ", ".join(known)}
+    if field and name in known and field not in known[name]:
+        told = _("%(topic)s says of no change of %(field)s; it does of %(fields)s.")
+        values = {"topic": name, "field": field, "fields": ", ".join(known[name]) or _("none")}
         return [ValidationError(told % values)]
     return []
 

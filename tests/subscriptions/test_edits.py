@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -86,7 +87,10 @@ def test_all_that_is_wrong_is_said_at_once(tenant: Tenant) -> None:
     ("topics", "said"),
     [
         ({"shop.order.created": ["status"]}, "Only topics that end in .updated"),
-        ({"shop.order.updated": ["colour"]}, "shop.order has no field colour. It has id, number, status"),
+        (
+            {"shop.order.updated": ["colour"]},
+            "shop.order.updated says of no change of colour; it does of number, status",
+        ),
         ({"shop.order.updated": ["x" * 101]}, "at most 100 characters"),
         ({"Shop.Order.updated": []}, "Write a topic such as"),
         ({"shop.\x00.updated": []}, "Write a topic such as"),
@@ -117,6 +121,17 @@ def test_nothing_is_made_for_a_tenant_that_is_turned_off(make_tenant: Callable[.
     tenant = make_tenant(disabled_at=timezone.now(), disabled_reason="Unpaid")
     with pytest.raises(edits.Refused, match="turned webhooks off for this tenant: Unpaid"):
         create(tenant)
+
+
+def test_a_request_that_comes_twice_makes_one(tenant: Tenant, make_tenant: Callable[..., Tenant]) -> None:
+    once = uuid4()
+    made = create(tenant, made_by=once)
+    with pytest.raises(edits.MadeAlready) as caught:
+        create(tenant, made_by=once, name="the second")
+    assert caught.value.subscription == made
+    # What another tenant's request is called is nobody else's business.
+    assert create(make_tenant("globex"), made_by=once) != made
+    assert len(trail()) == Subscription.objects.count() == 2
 
 
 # Changing
