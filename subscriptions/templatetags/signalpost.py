@@ -9,7 +9,7 @@ from django import template
 from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.utils import formats, timezone
 from django.utils.html import format_html
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from heroicons.templatetags.heroicons import heroicon_micro
 
 from subscriptions.models import Tenant
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 register = template.Library()
 
-# kind -> (icon, tone). The tone is a class of the stylesheet.
+# kind -> (icon, tone, word). The tone is a class of the stylesheet.
 STATES = {
-    "on": ("check-circle", "good"),
-    "off": ("no-symbol", "bad"),
-    "failing": ("exclamation-triangle", "bad"),
-    "delivered": ("check-circle", "good"),
-    "failed": ("x-circle", "bad"),
-    "retrying": ("arrow-path", "waiting"),
-    "pending": ("clock", "waiting"),
-    "cancelled": ("minus-circle", "quiet"),
+    "on": ("check-circle", "good", gettext_lazy("On")),
+    "off": ("no-symbol", "bad", gettext_lazy("Off")),
+    "failing": ("exclamation-triangle", "bad", gettext_lazy("Failing")),
+    "delivered": ("check-circle", "good", gettext_lazy("Delivered")),
+    "failed": ("x-circle", "bad", gettext_lazy("Failed")),
+    "retrying": ("arrow-path", "waiting", gettext_lazy("Retrying")),
+    "pending": ("clock", "waiting", gettext_lazy("Pending")),
+    "cancelled": ("minus-circle", "quiet", gettext_lazy("Cancelled")),
 }
 
 
 @register.simple_tag
 def state(kind: str, word: str = "") -> SafeString:
     """Icon, word and colour, never colour alone."""
-    icon, tone = STATES.get(kind, ("minus-circle", "quiet"))
+    icon, tone, usual = STATES.get(kind, ("minus-circle", "quiet", kind))
     drawn = heroicon_micro(icon, aria_hidden="true")
-    return format_html('<span class="state {}">{}{}</span>', tone, drawn, word or _(kind))
+    return format_html('<span class="state {}">{}{}</span>', tone, drawn, word or usual)
 
 
 @register.simple_tag

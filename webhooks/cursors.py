@@ -1,0 +1,152 @@
+"""Long lists of deliveries, a page at a time, for the pages and the API alike:
+newest first, by key, and never with a look at all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.db import connections
+
+from subscriptions.models import home
+from webhooks import statements
+from webhooks.models import Delivery
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from subscriptions.models import Tenant
+    from webhooks.filters import DeliveryFilters
+    from webhooks.models import DeliveryQuerySet
+
+PAGE = 50
+# No index knows of topics and times: at most so many deliveries are looked
+# through for one page, and what is behind them is another page's.
+MOST_LOOKED_AT = 20_000
+# Keys are handed out in the order of time, but for what workers with clocks
+# and transactions of their own do at once.
+SLACK = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`newer` and `older` are keys, or None where the list ends: what comes
+    next is `after` the one and `before` the other. `cut`: all that may be
+    looked at was, and there is more behind it."""
+
+    rows: list[Delivery]
+    newer: int | None
+    older: int | None
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The keys that are looked at, both included."""
+
+    low: int | None = None
+    high: int | None = None
+
+    def of(self, rows: DeliveryQuerySet) -> DeliveryQuerySet:
+        if self.low is not None:
+            rows = rows.filter(pk__gte=self.low)
+        return rows if self.high is None else rows.filter(pk__lte=self.high)
+
+
+def page(
+    tenant: Tenant, filters: DeliveryFilters, *, before: int | None = None, after: int | None = None, size: int = PAGE
+) -> Page:
+    """The newest deliveries `before` a key, or the oldest `after` one, of those
+    that the filters match; without either, the newest of all. Bodies stay unread."""
+    if after is not None:
+        found = _forward(tenant, filters, after, size)
+        # The newest page is full, and has one address.
+        return found if found.newer else page(tenant, filters, size=size)
+    return _backward(tenant, filters, before, size)
+
+
+def _backward(tenant: Tenant, filters: DeliveryFilters, before: int | None, size: int) -> Page:
+    indexed = _indexed(tenant, filters).order_by("-pk")
+    span = Span(high=None if before is None else before - 1)
+    end = _end(span.of(indexed), filters)
+    if end is not None:
+        times = _times(tenant, filters)
+        if times.high is not None:
+            span = Span(high=times.high if span.high is None else min(span.high, times.high))
+        end = _end(span.of(indexed), filters)
+        if end is not None and times.low is not None and end <= times.low:
+            end = None
+            span = replace(span, low=times.low)
+    rows = _read(replace(span, low=end).of(indexed) if end else span.of(indexed), filters, size)
+    more, rows = len(rows) > size, rows[:size]
+    newer = None if before is None else rows[0].pk if rows else before - 1
+    return Page(rows, newer=newer, older=rows[-1].pk if more else end, cut=not more and end is not None)
+
+
+def _forward(tenant: Tenant, filters: DeliveryFilters, after: int, size: int) -> Page:
+    indexed = _indexed(tenant, filters).order_by("pk")
+    span = Span(low=after + 1)
+    end = _end(span.of(indexed), filters)
+    rows = _read(replace(span, high=end).of(indexed), filters, size)
+    more, rows = len(rows) > size, rows[:size][::-1]
+    older = rows[-1].pk if rows else after + 1
+    return Page(rows, newer=rows[0].pk if more else end, older=older, cut=not more and end is not None)
+
+
+def _read(rows: DeliveryQuerySet, filters: DeliveryFilters, size: int) -> list[Delivery]:
+    chosen = filters.apply(rows).select_related("event", "subscription")
+    return list(chosen.defer("event__body", "event__changed")[: size + 1])
+
+
+def _indexed(tenant: Tenant, filters: DeliveryFilters) -> DeliveryQuerySet:
+    """What the indexes find."""
+    rows = Delivery.objects.for_tenant(tenant)
+    if filters.subscription is not None:
+        rows = rows.filter(subscription=filters.subscription)
+    return rows.filter(status=filters.status) if filters.status else rows
+
+
+def _end(rows: DeliveryQuerySet, filters: DeliveryFilters) -> int | None:
+    """The last key that may be looked at, where the list goes on behind it."""
+    if filters.event is not None or not (filters.topic or filters.since or filters.until):
+        return None
+    found: int | None = rows.values_list("pk", flat=True)[MOST_LOOKED_AT - 1 : MOST_LOOKED_AT].first()
+    return found
+
+
+def _times(tenant: Tenant, filters: DeliveryFilters) -> Span:
+    """The keys between which the filters' times lie."""
+    return Span(
+        low=None if filters.since is None else _first_key(tenant, filters.since - SLACK),
+        high=None if filters.until is None else _first_key(tenant, filters.until + SLACK),
+    )
+
+
+# Halves the keys until one is left: as many steps of an index as the number
+# of deliveries has binary digits.
+SEARCH = """
+    WITH RECURSIVE halved (low, high) AS (
+        SELECT min(id), max(id) + 1 FROM webhooks_delivery WHERE tenant_id = %s
+        UNION ALL
+        SELECT CASE WHEN {middle} < {when} THEN (low + high) / 2 + 1 ELSE low END,
+            CASE WHEN {middle} < {when} THEN high ELSE (low + high) / 2 END
+        FROM halved WHERE low < high
+    )
+    SELECT low FROM halved WHERE low = high
+"""
+MIDDLE = """
+    (SELECT d.created_at FROM webhooks_delivery d
+     WHERE d.tenant_id = %s AND d.id >= (low + high) / 2 ORDER BY d.id LIMIT 1)
+"""
+
+
+def _first_key(tenant: Tenant, when: datetime) -> int:
+    """The key of the tenant's first delivery since `when`, or past its last."""
+    using = home()
+    connection = connections[using]
+    moment = connection.ops.adapt_datetimefield_value(when)
+    place = "%s::timestamptz" if connection.vendor == "postgresql" else "%s"
+    query = SEARCH.format(middle=MIDDLE, when=place)
+    found = statements.rows(query, [tenant.pk, *[tenant.pk, moment] * 2], using=using)
+    return int(found[0][0]) if found else 0

@@ -1,0 +1,48 @@
+"""Bytes that strangers sent, as text that a person can read."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from django.utils import formats
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+
+KIB = 1024
+
+
+def size(octets: int) -> str:
+    if octets >= 10 * KIB:
+        return _("%(number)s KiB") % {"number": formats.number_format(octets // KIB, force_grouping=True)}
+    told = ngettext("%(number)s byte", "%(number)s bytes", octets)
+    return told % {"number": formats.number_format(octets, force_grouping=True)}
+
+
+def body_text(data: bytes | memoryview) -> str:
+    """Any bytes as text a person can read: what is no UTF-8, or cannot be
+    seen, such as NUL and the marks that turn the direction of writing, as
+    backslash escapes."""
+    return _visible(bytes(data).decode("utf-8", "backslashreplace"))
+
+
+def header_text(data: bytes | memoryview) -> str:
+    """A header block; every byte is a character of latin-1."""
+    return _visible(bytes(data).decode("latin-1").replace("\r\n", "\n").rstrip("\n"))
+
+
+def pretty(data: bytes | memoryview) -> str:
+    """JSON indented, for reading; anything else as `body_text`."""
+    try:
+        return _visible(json.dumps(json.loads(bytes(data)), indent=2, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return body_text(data)
+
+
+def _visible(text: str) -> str:
+    return re.sub(r"[^\x20-\x7e\n\t]", lambda found: _escape(found[0]), text)
+
+
+def _escape(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
