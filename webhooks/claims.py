@@ -25,7 +25,7 @@ from django.db.models.functions import Now
 from subscriptions import secrets
 from subscriptions.conf import conf
 from subscriptions.models import home
-from webhooks import statements, tallies, throttles
+from webhooks import rollups, statements, tallies, throttles
 from webhooks.models import Attempt, Delivery, Event
 
 if TYPE_CHECKING:
@@ -313,6 +313,11 @@ def _without_lost(rows: list[_Row], *, using: str) -> list[_Row]:
         .annotate(times=Count("pk"))
         .filter(times__gte=LOST_LIMIT)
         .values_list("delivery_id", flat=True)
+    )
+    subscriptions = {row.pk: row.subscription_id for row in rows}
+    rollups.add(
+        rollups.count_lost((subscriptions[pk] for pk in lost), failed=(subscriptions[pk] for pk in hopeless)),
+        using=using,
     )
     if hopeless:
         for row in rows:

@@ -1,4 +1,5 @@
-"""The clock: rings every `conf.sweep_seconds`, whatever else was lost.
+"""The clock: rings every `conf.sweep_seconds`, whatever else was lost, and
+adds up the hours of what was delivered to days.
 
 RQ's own cron, run by a command of ours (`manage.py clock`) and not by
 django-rq's `rqcron`, for two reasons that were tried: `rqcron` ends with a
@@ -14,13 +15,15 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from django.db import DatabaseError, InterfaceError, connections
 from redis.exceptions import RedisError
 from rq.cron import CronJob, CronScheduler
 from rq.exceptions import StopRequested
 from rq.utils import now
 
 from subscriptions.conf import conf
-from webhooks import tasks
+from subscriptions.models import home
+from webhooks import deliveries, rollups, tasks
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -28,6 +31,25 @@ if TYPE_CHECKING:
     from redis import Redis
 
 logger = logging.getLogger(__name__)
+
+KEEP_SECONDS = 600
+
+
+def keep() -> None:
+    """Keep the counts in order; what does not work now does the next time."""
+    _renew_connection()
+    try:
+        rollups.keep()
+    except (DatabaseError, InterfaceError) as error:
+        logger.warning("Hours are not added up to days: %s", deliveries.in_short(error))
+        _renew_connection()
+
+
+def _renew_connection() -> None:
+    """Django does so between requests: close what is broken or too old."""
+    connection = connections[home()]
+    if not connection.in_atomic_block:
+        connection.close_if_unusable_or_obsolete()
 
 
 class Clock(CronScheduler):
@@ -78,4 +100,5 @@ def clock() -> Clock:
     """The clock with what it rings for. More than one may run."""
     made = Clock()
     made.register(tasks.ring, conf.queue, interval=max(1, round(conf.sweep_seconds)))
+    made.register(keep, conf.queue, interval=KEEP_SECONDS)
     return made

@@ -12,7 +12,7 @@ from django.db import connections, transaction
 
 from subscriptions.conf import conf
 from subscriptions.models import home
-from webhooks import disabling, retry, statements, tallies, throttles
+from webhooks import disabling, retry, rollups, statements, tallies, throttles
 from webhooks.models import Attempt
 
 if TYPE_CHECKING:
@@ -79,16 +79,18 @@ def record(results: Sequence[tuple[Claim, Outcome]]) -> Counter[str]:
     alias = home()
     with transaction.atomic(using=alias):
         _lock([claim.delivery_id for claim, _ in results], using=alias)
-        counts["delivered"] = _deliver(delivered, using=alias)
+        arrived = _deliver(delivered, using=alias)
+        counts["delivered"] = len(arrived)
         counts["retrying"] = _retry(again, using=alias)
         failed = _fail([claim for claim, _ in ended], using=alias)
         counts["failed"] = len(failed)
-        _fill_in(results, using=alias)
+        filled_in = _fill_in(results, using=alias)
         outcomes = [(claim.subscription_id, outcome.reason) for claim, outcome in results]
         off = dict.fromkeys(throttles.record(outcomes, using=alias), _given_up_on())
         off |= {claim.subscription_id: end.why for claim, end in ended if end.turn_off and claim.delivery_id in failed}
         # One after the other in one order, for the same reason as `_lock`.
         counts["turned_off"] = sum(disabling.disable(pk, reason=off[pk], using=alias) for pk in sorted(off))
+        rollups.add(rollups.count(results, ended=filled_in, delivered=arrived, failed=failed), using=alias)
     counts["late"] = len(results) - counts["delivered"] - counts["retrying"] - counts["failed"]
     tallies.note(tallies.ATTEMPTS, Counter(outcome.reason or tallies.DELIVERED for _, outcome in results))
     tallies.note(tallies.DELIVERIES, {status: counts[status] for status in ("delivered", "failed")})
@@ -113,16 +115,19 @@ def _lock(deliveries: Sequence[int], *, using: str) -> None:
         statements.rows(query, [statements.keys(deliveries, using=using)], using=using)
 
 
-def _deliver(claims: Sequence[Claim], *, using: str) -> int:
-    """Whatever they are now: cancelled, failed, or claimed by another."""
+def _deliver(claims: Sequence[Claim], *, using: str) -> set[int]:
+    """Whatever they are now: cancelled, failed, or claimed by another. Returns
+    those that were not delivered before."""
     if not claims:
-        return 0
+        return set()
     query = f"""
         UPDATE webhooks_delivery
         SET status = 'delivered', ended_at = {statements.now(using)}, next_attempt_at = NULL, leased_until = NULL
         WHERE {statements.among("id", using=using)} AND status <> 'delivered'
+        RETURNING id
     """  # noqa: S608 - made of names of ours
-    return statements.run(query, [statements.keys((claim.delivery_id for claim in claims), using=using)], using=using)
+    keys = statements.keys((claim.delivery_id for claim in claims), using=using)
+    return {pk for (pk,) in statements.rows(query, [keys], using=using)}
 
 
 # A failure is compared and set: nobody has claimed, cancelled, replayed or
@@ -171,23 +176,34 @@ RECORDED = {
 }
 
 
-def _fill_in(results: Sequence[tuple[Claim, Outcome]], *, using: str) -> None:
+def _fill_in(results: Sequence[tuple[Claim, Outcome]], *, using: str) -> set[int]:
     """The attempts' rows: `bulk_update` takes 1 ms for each. PostgreSQL gets a
-    column at a time, as it is the parsing of a long statement that costs."""
+    column at a time, as it is the parsing of a long statement that costs.
+
+    Returns those whose end nobody had written down; their deliveries are locked.
+    """
     rows = [(*_values(outcome), claim.attempt_id) for claim, outcome in results]
     now = statements.now(using)
-    with connections[using].cursor() as cursor:
-        if connections[using].vendor == "sqlite":
-            changes = ", ".join(f"{name} = %s" for name in RECORDED)
+    if connections[using].vendor == "sqlite":
+        changes = ", ".join(f"{name} = %s" for name in RECORDED)
+        unended = _unended([claim.attempt_id for claim, _ in results], using=using)
+        with connections[using].cursor() as cursor:
             cursor.executemany(f"UPDATE webhooks_attempt SET ended_at = {now}, {changes} WHERE id = %s", rows)  # noqa: S608
-            return
-        changes = ", ".join(f"{name} = v.{name}" for name in RECORDED)
-        columns = ", ".join(f"%s::{kind}[]" for kind in (*RECORDED.values(), "bigint"))
-        query = f"""
-            UPDATE webhooks_attempt AS a SET ended_at = {now}, {changes}
-            FROM unnest({columns}) AS v ({", ".join(RECORDED)}, id) WHERE a.id = v.id
-        """  # noqa: S608 - made of names of ours
-        cursor.execute(query, [list(column) for column in zip(*rows, strict=True)])
+        return unended
+    changes = ", ".join(f"{name} = v.{name}" for name in RECORDED)
+    columns = ", ".join(f"%s::{kind}[]" for kind in (*RECORDED.values(), "bigint"))
+    query = f"""
+        UPDATE webhooks_attempt AS a SET ended_at = {now}, {changes}
+        FROM unnest({columns}) AS v ({", ".join(RECORDED)}, id) JOIN webhooks_attempt AS before ON before.id = v.id
+        WHERE a.id = v.id RETURNING a.id, before.ended_at IS NULL
+    """  # noqa: S608 - made of names of ours
+    updated = statements.rows(query, [list(column) for column in zip(*rows, strict=True)], using=using)
+    return {pk for pk, is_first in updated if is_first}
+
+
+def _unended(attempts: Sequence[int], *, using: str) -> set[int]:
+    query = f"SELECT id FROM webhooks_attempt WHERE {statements.among('id', using=using)} AND ended_at IS NULL"  # noqa: S608
+    return {pk for (pk,) in statements.rows(query, [statements.keys(attempts, using=using)], using=using)}
 
 
 def _values(outcome: Outcome) -> tuple[Any, ...]:

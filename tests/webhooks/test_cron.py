@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 from redis import Redis
 from rq.cron import CronScheduler
 
 from subscriptions.conf import conf
 from tests.servers import Process, Valkey, wait_for
-from webhooks import cron, tasks
+from webhooks import cron, rollups, tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from pytest_django.fixtures import Settings
+
+pytestmark = pytest.mark.django_db
 
 QUEUE = "rq:queue:default"
 
@@ -39,12 +42,36 @@ def redis(valkey: Valkey) -> Any:
 def test_the_clock_rings_every_sweep(valkey: Valkey, redis: Any, settings: Settings) -> None:
     settings.SIGNALPOST_SWEEP_SECONDS = 7.0
     clock = cron.clock()
-    (job,) = clock.get_jobs()
+    job, keeping = clock.get_jobs()
     assert (job.interval, job.queue_name) == (7, conf.queue)
-    assert clock.enqueue_jobs() == [job]
+    assert clock.enqueue_jobs() == [job, keeping]
     assert redis.llen(QUEUE) == 1
     assert clock.enqueue_jobs() == []
     assert 6 < clock.calculate_sleep_interval() <= 7
+
+
+def test_it_keeps_the_counts_every_ten_minutes(monkeypatch: pytest.MonkeyPatch, valkey: Valkey) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr(rollups, "keep", lambda: kept.append(1))
+    clock = cron.clock()
+    _, job = clock.get_jobs()
+    assert job.interval == 600
+    clock.enqueue_jobs()
+    clock.enqueue_jobs()
+    assert kept == [1]
+
+
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError])
+def test_a_database_that_refuses_does_not_stop_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: type[Exception]
+) -> None:
+    def refuse() -> None:
+        raise error("the server went away")
+
+    monkeypatch.setattr(rollups, "keep", refuse)
+    cron.keep()
+    (line,) = caplog.messages
+    assert line.startswith("Hours are not added up to days: ")
 
 
 def test_two_clocks_ring_once(valkey: Valkey, redis: Any) -> None:
