@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from subscriptions.pages import support
+from subscriptions.pages import audit, invitations, keys, members, support, tenant
 from subscriptions.pages.soon import soon
 
 app_name = "subscriptions"
@@ -14,8 +14,16 @@ urlpatterns = [
     path("t/<slug:slug>/subscriptions/new/", soon, name="create"),
     path("t/<slug:slug>/subscriptions/<int:pk>/edit/", soon, name="edit"),
     path("t/<slug:slug>/topics/", soon, name="topics"),
-    path("t/<slug:slug>/keys/", soon, name="keys"),
-    path("t/<slug:slug>/members/", soon, name="members"),
-    path("t/<slug:slug>/settings/", soon, name="settings"),
-    path("t/<slug:slug>/audit/", soon, name="audit"),
+    path("t/<slug:slug>/keys/", keys.keys, name="keys"),
+    path("t/<slug:slug>/keys/new/", keys.key_new, name="key_new"),
+    path("t/<slug:slug>/keys/<int:pk>/revoke/", keys.key_revoke, name="key_revoke"),
+    path("t/<slug:slug>/members/", members.members, name="members"),
+    path("t/<slug:slug>/members/<int:pk>/", members.member, name="member"),
+    path("t/<slug:slug>/members/<int:pk>/remove/", members.member_remove, name="member_remove"),
+    path("t/<slug:slug>/invitations/<int:pk>/again/", members.invitation_again, name="invitation_again"),
+    path("t/<slug:slug>/invitations/<int:pk>/withdraw/", members.invitation_withdraw, name="invitation_withdraw"),
+    path("invitations/<str:token>/", invitations.invitation, name="invitation"),
+    path("t/<slug:slug>/settings/", tenant.tenant, name="settings"),
+    path("t/<slug:slug>/leave/", members.leave, name="leave"),
+    path("t/<slug:slug>/audit/", audit.audit, name="audit"),
 ]

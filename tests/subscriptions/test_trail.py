@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Action = AuditEntry.Action
 ALICE = trail.Actor("alice@acme.example", 1, "203.0.113.7")
 TABLE = AuditEntry._meta.db_table
+CHANGED, WIPED = "UPDATE {} SET actor = 'charlie'", "DELETE FROM {}"
 
 pytestmark = pytest.mark.django_db
 
@@ -75,7 +76,7 @@ def test_an_entry_with_a_number_that_is_taken_does_not_replace_the_other(entry: 
     assert AuditEntry.objects.get().actor == "alice@acme.example"
 
 
-@pytest.mark.parametrize("statement", ["UPDATE {} SET actor = 'charlie'", "DELETE FROM {}"])
+@pytest.mark.parametrize("statement", [CHANGED, WIPED])
 def test_the_database_itself_refuses(statement: str, entry: AuditEntry) -> None:
     with pytest.raises(IntegrityError, match="only added to"), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(statement.format(TABLE))
@@ -106,7 +107,7 @@ def test_flush_empties_the_log_and_leaves_it_guarded(entry: AuditEntry, tenant: 
     assert not AuditEntry.objects.exists()
     trail.note(ALICE, Action.SECRET_ROTATED, tenant=None)
     with pytest.raises(IntegrityError, match="only added to"), connection.cursor() as cursor:
-        cursor.execute(f"DELETE FROM {TABLE}")
+        cursor.execute(WIPED.format(TABLE))
 
 
 @pytest.mark.parametrize(
