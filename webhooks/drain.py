@@ -21,7 +21,7 @@ from django.db import DatabaseError, InterfaceError, connections
 
 from subscriptions.conf import conf
 from subscriptions.models import home
-from webhooks import deliveries, sending, tallies, tasks
+from webhooks import deliveries, replays, sending, tallies, tasks
 from webhooks.network import Network
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ POLL = 0.1
 # The shortest pause before a look that follows a failed one, or one for
 # something that was due and could not be taken.
 SHORTEST_PAUSE = 0.05
+# While requests are in flight: how often to ask whether there is a bulk replay.
+REPLAY_SECONDS = 0.5
 # How often a worker that is full asks another to join it.
 SHARE_SECONDS = 1.0
 # A Watch that is never idle says this often what it did.
@@ -55,6 +57,7 @@ class Drain:
         self.total: Counter[str] = Counter()
         self.began = time.monotonic()
         self.next_share = 0.0
+        self.next_replay = 0.0
 
     @property
     def flying(self) -> int:
@@ -64,14 +67,23 @@ class Drain:
         """Record what came back, take what is due. False when there is nothing left to do."""
         self.record([])
         carried = events = claims = 0
+        replayed = False
         if claim:
             carried = deliveries.relay()
+            replayed = self._replay()
             events = deliveries.fan_out()
             claims = self._claim()
         self.counts.update(events=events, claimed=claims)
-        more = bool(carried or events)
+        more = bool(carried or replayed or events)
         results = self.take(0 if more else POLL)
         return more or bool(claims or results or self.flying)
+
+    def _replay(self) -> bool:
+        if self.flying and time.monotonic() < self.next_replay:
+            return False
+        stepped = replays.advance()
+        self.next_replay = time.monotonic() + (0.0 if stepped else REPLAY_SECONDS)
+        return stepped
 
     def _claim(self) -> int:
         room = conf.in_flight - self.flying
