@@ -38,6 +38,9 @@ POLL = 0.1
 # The shortest pause before a look that follows a failed one, or one for
 # something that was due and could not be taken.
 SHORTEST_PAUSE = 0.05
+# Claimed and recorded at once, at most: the first of a wave of answers make
+# room for others while the rest is recorded.
+BATCH = 200
 # While requests are in flight: how often to ask whether there is a bulk replay.
 REPLAY_SECONDS = 0.5
 # How often a worker that is full asks another to join it.
@@ -74,6 +77,8 @@ class Drain:
             events = deliveries.fan_out()
             claims = self._claim()
         self.counts.update(events=events, claimed=claims)
+        if claims == BATCH and self.flying < conf.in_flight:
+            return True
         more = bool(carried or replayed or events)
         results = self.take(0 if more else POLL)
         return more or bool(claims or results or self.flying)
@@ -86,7 +91,7 @@ class Drain:
         return stepped
 
     def _claim(self) -> int:
-        room = conf.in_flight - self.flying
+        room = min(conf.in_flight - self.flying, BATCH)
         claims = deliveries.claim(room, busy=self.network.busy if self.network else {}) if room > 0 else []
         if not claims:
             return 0
@@ -97,7 +102,7 @@ class Drain:
         except Exception:
             deliveries.release(claims)
             raise
-        if len(claims) == room:
+        if self.flying >= conf.in_flight:
             self._share()
         return len(claims)
 
@@ -114,7 +119,7 @@ class Drain:
             logger.error("The network's thread ended; %d deliveries go out again after their lease", self.flying)
             self.network = None
             return 0
-        taken = self.network.take(timeout)
+        taken = self.network.take(timeout, BATCH)
         self.record([(claim, outcome) for claim, outcome in taken if outcome is not None])
         deliveries.release([claim for claim, outcome in taken if outcome is None])
         return len(taken)

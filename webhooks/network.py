@@ -65,20 +65,21 @@ class Network:
         self._loop.call_soon_threadsafe(self._start, claims)
         self.flying.update((claim.attempt_id, claim) for claim in claims)
 
-    def take(self, timeout: float) -> list[tuple[Claim, sending.Outcome | None]]:
-        """What has finished, after at most `timeout` seconds of waiting for the
-        first. No outcome says that the claim was too old and was not sent."""
+    def take(self, timeout: float, most: int) -> list[tuple[Claim, sending.Outcome | None]]:
+        """What has finished, `most` at once, after at most `timeout` seconds of
+        waiting for the first. No outcome says that the claim was too old and was not sent."""
         taken = []
         try:
             taken.append(self._finished.get(timeout=timeout))
-            while True:
+            while len(taken) < most:
                 taken.append(self._finished.get_nowait())
         except Empty:
-            for claim, _ in taken:
-                # Once only: a database that failed over without its last
-                # commits gives out the same numbers again.
-                self.flying.pop(claim.attempt_id, None)
-            return taken
+            pass
+        for claim, _ in taken:
+            # Once only: a database that failed over without its last
+            # commits gives out the same numbers again.
+            self.flying.pop(claim.attempt_id, None)
+        return taken
 
     def close(self) -> None:
         """Break off what is in flight."""
