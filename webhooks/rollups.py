@@ -13,19 +13,22 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.db import connections, transaction
 from django.db.models import Max, Q, Sum
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from subscriptions.models import home
 from webhooks import statements
 from webhooks.models import BUCKETS_MS, Rollup
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    from django_stubs_ext import StrPromise
 
     from subscriptions.models import Subscription, Tenant
     from webhooks.claims import Claim
@@ -319,37 +322,41 @@ def sparklines(subscriptions: Collection[int], number: int = 24) -> dict[int, li
 @dataclass(frozen=True, slots=True)
 class Period:
     key: str  # in the page's query
-    span: Rollup.Span
-    number: int
+    name: StrPromise
+    heading: StrPromise
+    read: Callable[[RollupQuerySet], Series]
 
 
-PERIODS = {period.key: period for period in (Period("24h", Rollup.Span.HOUR, 24), Period("30d", Rollup.Span.DAY, 30))}
+PERIODS = (
+    Period("24h", _("24 hours"), _("The last 24 hours"), hours),
+    Period("30d", _("30 days"), _("The last 30 days"), days),
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
+class Charts:
     """What `webhooks/charts/panel.html` shows."""
 
     period: Period
     series: Series
+    periods: tuple[Period, ...] = PERIODS
 
     @property
     def zone_differs(self) -> bool:
         """Days are those of UTC, whatever the reader's are."""
-        return self.period.span == Rollup.Span.DAY and bool(timezone.localtime().utcoffset())
+        return self.series.span == Rollup.Span.DAY and bool(timezone.localtime().utcoffset())
 
 
 def panel(
     *, tenant: Tenant | None = None, subscription: Subscription | None = None, period: str | None = None
-) -> dict[str, Any]:
+) -> dict[str, Charts]:
     """The context of the panel: of a subscription, or of all of a tenant's.
-    `period` is as the reader wrote it; what is none is 24 h."""
+    `period` is as the reader wrote it; what is none is the first."""
     if subscription is not None:
         rows = Rollup.objects.filter(subscription=subscription)
     elif tenant is not None:
         rows = Rollup.objects.for_tenant(tenant)
     else:
         raise TypeError("panel() takes a tenant or a subscription.")
-    chosen = PERIODS.get(period or "") or next(iter(PERIODS.values()))
-    read = hours if chosen.span == Rollup.Span.HOUR else days
-    return {"panel": Panel(chosen, read(rows.using(home()), chosen.number)), "periods": list(PERIODS.values())}
+    chosen = next((each for each in PERIODS if each.key == period), PERIODS[0])
+    return {"charts": Charts(chosen, chosen.read(rows.using(home())))}

@@ -400,7 +400,7 @@ class TestReading:
         fill(this_hour(), of=subscribe(make_tenant("other")), attempts=1_000)
         assert rollups.hours(Rollup.objects.for_tenant(tenant)).total.attempts == 3
         assert rollups.days(Rollup.objects.for_tenant(tenant)).total.attempts == 3
-        assert rollups.panel(tenant=tenant)["panel"].series.total.attempts == 3
+        assert rollups.panel(tenant=tenant)["charts"].series.total.attempts == 3
 
     def test_a_series_takes_one_query_or_two(
         self,
@@ -489,8 +489,8 @@ class TestPanel:
     def test_the_period_is_one_of_two(
         self, subscription: Subscription, asked: str | None, key: str, number: int
     ) -> None:
-        panel = rollups.panel(subscription=subscription, period=asked)["panel"]
-        assert (panel.period.key, len(panel.series.intervals)) == (key, number)
+        charts = rollups.panel(subscription=subscription, period=asked)["charts"]
+        assert (charts.period.key, len(charts.series.intervals)) == (key, number)
 
     def test_it_is_of_somebody(self) -> None:
         with pytest.raises(TypeError):
@@ -499,7 +499,7 @@ class TestPanel:
     def test_it_says_that_days_are_utcs_to_whoever_has_others(self, subscription: Subscription) -> None:
         def differs(zone: str, period: str) -> bool:
             with timezone.override(zone):
-                return bool(rollups.panel(subscription=subscription, period=period)["panel"].zone_differs)
+                return bool(rollups.panel(subscription=subscription, period=period)["charts"].zone_differs)
 
         assert differs("Asia/Kolkata", "30d")
         assert not differs("UTC", "30d")
