@@ -55,7 +55,7 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[:
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "config.admin.Admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -65,6 +65,9 @@ INSTALLED_APPS = [
     "django_htmx",
     "heroicons",
     "csp",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
     "django_rq",
     "rest_framework",
     "subscriptions",
@@ -83,6 +86,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
     "subscriptions.zones.ReadersZone",
 ]
 
@@ -141,13 +145,21 @@ RQ_QUEUES = {
     "default": {"URL": REDIS_URL, "DEFAULT_TIMEOUT": 600, "SERIALIZER": "rq.serializers.JSONSerializer"},
 }
 RQ = {"WORKER_CLASS": "webhooks.worker.Worker"}
+# What sign-in counts. Short timeouts: a Redis that hangs must keep nobody out.
+CACHES: dict[str, dict[str, Any]] = {
+    "default": {
+        "BACKEND": "config.limits.Counters",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "signalpost",
+        "OPTIONS": {"serializer": "config.limits.Json", "socket_timeout": 0.5, "socket_connect_timeout": 0.5},
+    }
+}
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 
-# To members whose subscription was turned off.
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="signalpost@localhost")
 _mail: dict[str, Any] = env.email_url("EMAIL_URL", default="consolemail://")
 EMAIL_SECONDS = 10  # for a mail server to answer
@@ -169,6 +181,29 @@ if VERSION >= (6, 1):
     }
 else:
     globals().update(_mail, EMAIL_TIMEOUT=EMAIL_SECONDS)
+
+# Accounts, by django-allauth; config/accounts.py has what is ours about them.
+SIGNUP = env.bool("SIGNUP", default=True)
+# Where no mail server is named, mail is printed, and nobody can be made to read it.
+MAILED = bool({"EMAIL_URL", "EMAIL_URL_FILE"} & set(env.ENVIRON))
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "home"
+ACCOUNT_ADAPTER = "config.accounts.Accounts"
+ACCOUNT_FORMS = {"signup": "config.accounts.SignUp", "login": "config.accounts.SignIn"}
+ACCOUNT_LOGIN_METHODS = {"email", "username"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "mandatory" if MAILED else "optional"
+ACCOUNT_LOGIN_ON_EMAIL_CONFIRMATION = True
+ACCOUNT_CHANGE_EMAIL = True
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
+ACCOUNT_EMAIL_NOTIFICATIONS = True
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+ACCOUNT_SESSION_REMEMBER = True
+MFA_ADAPTER = "config.accounts.TwoFactors"
+MFA_ALLOW_UNVERIFIED_EMAIL = not MAILED
+MFA_TOTP_ISSUER = "Signalpost"
+MFA_TOTP_TOLERANCE = 1
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"

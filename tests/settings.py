@@ -19,13 +19,13 @@ if not CHILD:
 
 from config.embedded import socket_url  # noqa: E402
 from config.settings import *  # noqa: E402, F403
-from config.settings import DATABASES, INSTALLED_APPS, REDIS_URL, RQ_QUEUES  # noqa: E402
+from config.settings import CACHES, DATABASES, INSTALLED_APPS, REDIS_URL, RQ_QUEUES  # noqa: E402
 
 INSTALLED_APPS += ["tests.zoo"]
 # Nothing is collected in a test, and WhiteNoise warns of the missing directory.
 WHITENOISE_AUTOREFRESH = True
 if not CHILD:  # what a test saves does not ring at somebody's own Redis
-    REDIS_URL = RQ_QUEUES["default"]["URL"] = socket_url(TEST_DIR)
+    REDIS_URL = RQ_QUEUES["default"]["URL"] = CACHES["default"]["LOCATION"] = socket_url(TEST_DIR)
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 DATABASES["other"] = {**DATABASES["default"]}
 if "TEST_OTHER_DATABASE" in os.environ:  # a child process of a test, on that test's databases

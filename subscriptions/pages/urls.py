@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from django.urls import path
 
-from subscriptions.pages import audit, invitations, keys, members, support, tenant
+from subscriptions.pages import audit, invitations, keys, members, subscriptions, support, tenant, zone
 from subscriptions.pages.soon import soon
 
 app_name = "subscriptions"
 
 urlpatterns = [
+    path("account/zone/", zone.zone, name="zone"),
     path("support/end/", support.end, name="support_end"),
-    path("t/<slug:slug>/subscriptions/new/", soon, name="create"),
-    path("t/<slug:slug>/subscriptions/<int:pk>/edit/", soon, name="edit"),
-    path("t/<slug:slug>/topics/", soon, name="topics"),
+    path("t/<slug:slug>/subscriptions/new/", subscriptions.create, name="create"),
+    path("t/<slug:slug>/subscriptions/check/", subscriptions.check, name="check"),
+    path("t/<slug:slug>/subscriptions/<int:pk>/edit/", subscriptions.edit, name="edit"),
+    path("t/<slug:slug>/topics/", topics.topics, name="topics"),
     path("t/<slug:slug>/keys/", keys.keys, name="keys"),
     path("t/<slug:slug>/keys/new/", keys.key_new, name="key_new"),
     path("t/<slug:slug>/keys/<int:pk>/revoke/", keys.key_revoke, name="key_revoke"),

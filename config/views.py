@@ -1,0 +1,50 @@
+"""Where a person begins: home, and a tenant of one's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from allauth.decorators import rate_limit
+from django import forms
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import PermissionDenied
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET, require_http_methods
+
+from config.accounts import CompanyField, open_for_sign_up
+from subscriptions.founding import found
+from subscriptions.models import Tenant
+from subscriptions.trail import actor_of
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest, HttpResponse
+
+
+class NewTenant(forms.Form):
+    company = CompanyField()
+
+
+@require_GET
+def home(request: HttpRequest) -> HttpResponse:
+    if not request.user.is_authenticated:
+        return redirect("account_login")
+    tenants = list(Tenant.objects.filter(memberships__user=request.user).order_by("name"))
+    if len(tenants) == 1:
+        return redirect("webhooks:overview", tenants[0].slug)
+    if not tenants and open_for_sign_up(request):
+        return redirect("tenant_new")
+    return render(request, "home.html", {"tenants": tenants, "may_make": open_for_sign_up(request)})
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+@rate_limit(action="signup")
+def tenant_new(request: HttpRequest) -> HttpResponse:
+    if not open_for_sign_up(request):
+        raise PermissionDenied(_("Nobody makes tenants here but the operator. Ask an owner of yours to invite you."))
+    form = NewTenant(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        tenant = found(form.cleaned_data["company"], owner=request.user, actor=actor_of(request))
+        return redirect("webhooks:overview", tenant.slug)
+    return render(request, "tenant_new.html", {"form": form})
