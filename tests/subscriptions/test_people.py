@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -392,7 +393,23 @@ def at_once(*deeds: Callable[[], Any]) -> list[Any]:
     return results
 
 
+@pytest.fixture
+def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that look whether they may wait for each other before they act on
+    it, if nothing keeps the second from looking."""
+    looked, look = threading.Barrier(2), people.is_last_owner
+
+    def look_and_wait(membership: Membership) -> bool:
+        last = look(membership)
+        with suppress(threading.BrokenBarrierError):
+            looked.wait(0.5)
+        return last
+
+    monkeypatch.setattr(people, "is_last_owner", look_and_wait)
+
+
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("side_by_side")
 @pytest.mark.parametrize("deed", ["demote", "remove", "leave"])
 def test_of_two_owners_who_do_away_with_each_other_at_once_one_remains(
     deed: str, tenant: Tenant, alice: User, bob: User
