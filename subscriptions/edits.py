@@ -154,12 +154,27 @@ def enable(subscription: Subscription, actor: Actor) -> bool:
     return True
 
 
+def no_room(tenant: Tenant) -> str:
+    """Why it cannot have one more subscription; empty where it can."""
+    if tenant.disabled_at:
+        told = _("The operator turned webhooks off for this tenant: %(reason)s")
+        return told % {"reason": tenant.disabled_reason}
+    limit = conf.subscription_limit
+    if Subscription.objects.using(home()).for_tenant(tenant).count() < limit:
+        return ""
+    told = ngettext(
+        "This tenant may have %(limit)s subscription, and has it. Delete it first, or give it more topics.",
+        "This tenant may have %(limit)s subscriptions, and has them all. Delete one first, or give one more topics.",
+        limit,
+    )
+    return told % {"limit": formats.number_format(limit, force_grouping=True)}
+
+
 def keeps_off(subscription: Subscription, *, as_operator: bool = False) -> str:
     """Why it cannot be turned on; empty where it can."""
     if subscription.tenant.disabled_at:
-        return _("The operator turned webhooks off for this tenant: %(reason)s") % {
-            "reason": subscription.tenant.disabled_reason
-        }
+        told = _("The operator turned webhooks off for this tenant: %(reason)s")
+        return told % {"reason": subscription.tenant.disabled_reason}
     if as_operator:
         return ""
     if subscription.disabled_by in {Subscription.DisabledBy.OPERATOR, Subscription.DisabledBy.TENANT}:
@@ -233,18 +248,8 @@ def _check_new(tenant: Tenant, made_by: UUID) -> None:
 
 def _check_room(tenant: Tenant) -> None:
     """While the tenant is held, so that two at once do not both take the last place."""
-    row = Tenant.objects.using(home()).get(pk=tenant.pk)
-    if row.disabled_at:
-        told = _("The operator turned webhooks off for this tenant: %(reason)s")
-        raise Refused(told % {"reason": row.disabled_reason})
-    limit = conf.subscription_limit
-    if Subscription.objects.using(home()).for_tenant(tenant).count() >= limit:
-        told = ngettext(
-            "This tenant may have %(limit)s subscription, and has it. Delete it first, or give it more topics.",
-            "This tenant may have %(limit)s subscriptions, and has them all. Delete one first, or give one more topics.",
-            limit,
-        )
-        raise Refused(told % {"limit": formats.number_format(limit, force_grouping=True)})
+    if reason := no_room(Tenant.objects.using(home()).get(pk=tenant.pk)):
+        raise Refused(reason)
 
 
 Pair = tuple[str, str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from django.apps import apps
@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from subscriptions import catalog
 from subscriptions.conf import conf
 from subscriptions.entries import ACTIONS, DISABLED, PROJECT, PROJECT_ACTIONS
-from subscriptions.schemas import changing, described, schema_of
+from subscriptions.schemas import changing, described, names, schema_of
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
@@ -61,6 +61,9 @@ class Offer:
     def schema(self) -> Schema:
         return schema_of(self.topic, self.entry, self.action)
 
+    def is_found(self, words: str) -> bool:
+        return all(word in f"{self.topic} {self.means}".lower() for word in words.lower().split())
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -92,6 +95,10 @@ class Model:
     def fields(self) -> list[Described]:
         return described(self.entry)
 
+    def names(self) -> list[str]:
+        """Of the fields in its bodies."""
+        return names(self.entry)
+
     def is_found(self, words: str) -> bool:
         """Whether each of `words` is in what it is called."""
         text = f"{self.label} {self.name} {' '.join(self.actions())}".lower()
@@ -113,6 +120,11 @@ def groups() -> list[Group]:
     for entry in sorted(catalog.entries().values(), key=lambda entry: entry.label_lower):
         found.setdefault(entry.model._meta.app_label, []).append(_model(entry))
     return [Group(label, _app_name(label), tuple(models)) for label, models in found.items()]
+
+
+def only(group: Group, words: str) -> Group:
+    """Its models that `words` find."""
+    return replace(group, models=tuple(model for model in group.models if model.is_found(words)))
 
 
 def columns(shown: list[Group]) -> list[str]:

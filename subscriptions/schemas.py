@@ -81,6 +81,10 @@ class Described:
         return _kind(self.schema)
 
     @property
+    def nullable(self) -> bool:
+        return "null" in self.schema.get("type", ())
+
+    @property
     def help(self) -> str:
         return str(self.schema.get("description", ""))
 
@@ -116,6 +120,14 @@ def described(entry: Entry) -> list[Described]:
         related = getattr(field, "related_model", None)
         found.append(Described(name, schema, related._meta.label_lower if related else ""))
     return found
+
+
+def names(entry: Entry) -> list[str]:
+    """Of the fields of the body's `object`."""
+    if entry.serializer is None:
+        return list(exposed(entry))
+    fields = getattr(_made(entry.serializer), "fields", {})
+    return [name for name, field in fields.items() if not field.write_only]
 
 
 def changing(entry: Entry) -> tuple[str, ...]:

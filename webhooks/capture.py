@@ -205,5 +205,15 @@ def logged(topic: str, error: Exception) -> None:
     logger.error("The event %s was not captured: %s\n%s", topic, type(error).__name__, way)
 
 
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Rows that are loaded in here are no reads to be audited."""
+    token = _unheard.set(True)
+    try:
+        yield
+    finally:
+        _unheard.reset(token)
+
+
 def is_unheard() -> bool:
     return _unheard.get()

@@ -33,7 +33,7 @@ TAKEN = "signalpost_taken"
 
 def throughs(model: type[Model]) -> Iterator[type[Model]]:
     """The senders of the many-to-many changes that `model` takes part in."""
-    for field, _, _ in _ends(model):
+    for field, _, _ in ends(model):
         through = field.remote_field.through
         # A name still: it is not made yet, and when it is we come again.
         if isinstance(through, type):
@@ -132,13 +132,13 @@ def _present(
 
 def _end(owner: type[Model], through: type[Model], *, reverse: bool) -> tuple[ManyToManyField[Any, Any], str] | None:
     """The field behind `through`, and the name that `owner` knows it by."""
-    for field, name, is_reverse in _ends(owner):
+    for field, name, is_reverse in ends(owner):
         if field.remote_field.through is through and is_reverse is reverse:
             return field, name
     return None
 
 
-def _ends(model: type[Model]) -> Iterator[tuple[ManyToManyField[Any, Any], str, bool]]:
+def ends(model: type[Model]) -> Iterator[tuple[ManyToManyField[Any, Any], str, bool]]:
     """The field, its name on `model`, and whether `model` is the other side."""
     for field in model._meta.many_to_many:
         yield field, field.name, False

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from subscriptions.pages import audit, invitations, keys, members, subscriptions, support, tenant, zone
-from subscriptions.pages.soon import soon
+from subscriptions.pages import audit, invitations, keys, members, subscriptions, support, tenant, topics, zone
 
 app_name = "subscriptions"
 

@@ -9,16 +9,32 @@ if (zone && !document.cookie.includes("signalpost_zone=")) {
 }
 
 // <button data-copy="id">: copies the text of the element with that id.
+// <a data-copy-from="address">: copies what that address answers. Browsers
+// copy only over HTTPS and on localhost; elsewhere the link is followed.
 document.addEventListener("click", async (event) => {
-  const button = event.target.closest("[data-copy]");
-  if (!button) return;
-  const source = document.getElementById(button.dataset.copy);
-  const text = "value" in source ? source.value : source.textContent;
-  await navigator.clipboard.writeText(text);
-  const before = button.textContent;
-  button.textContent = button.dataset.copied || "Copied";
-  setTimeout(() => { button.textContent = before; }, 1500);
+  const button = event.target.closest("[data-copy], [data-copy-from]");
+  if (!button || !navigator.clipboard) return;
+  event.preventDefault();
+  const text = await copied(button);
+  if (text === null) location.assign(button.href);
+  else {
+    await navigator.clipboard.writeText(text);
+    say(button, button.dataset.copied || "Copied");
+  }
 });
+async function copied(button) {
+  if (button.dataset.copy) {
+    const source = document.getElementById(button.dataset.copy);
+    return "value" in source ? source.value : source.textContent;
+  }
+  const answer = await fetch(button.dataset.copyFrom);
+  return answer.ok && !answer.redirected ? answer.text() : null;
+}
+function say(button, word) {
+  if (!button.dataset.before) button.dataset.before = button.textContent;
+  button.textContent = word;
+  setTimeout(() => { button.textContent = button.dataset.before; }, 1500);
+}
 
 // <button data-opens="id">: opens a <dialog>; without scripts it is a link to a page that asks.
 document.addEventListener("click", (event) => {
@@ -56,3 +72,79 @@ document.addEventListener("htmx:configRequest", (event) => {
   const found = document.cookie.match(/(?:^|; )csrftoken=([^;]+)/);
   if (found) event.detail.headers["X-CSRFToken"] = found[1];
 });
+
+// Create and edit a subscription: the grid of topics.
+document.documentElement.classList.add("scripts");
+const grid = document.getElementById("grid");
+const find = document.getElementById("grid-find");
+
+function filterGrid() {
+  const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
+  let shown = 0;
+  for (const body of grid.tBodies) {
+    let any = false;
+    for (const row of body.querySelectorAll(".grid-model")) {
+      row.hidden = !words.every((word) => row.dataset.words.includes(word));
+      any ||= !row.hidden;
+      shown += !row.hidden;
+    }
+    body.hidden = !any;
+  }
+  document.querySelector(".grid-none").hidden = shown > 0;
+}
+
+if (grid && find) {
+  find.addEventListener("input", filterGrid);
+  find.addEventListener("search", filterGrid);
+  find.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") event.preventDefault();
+  });
+  // The button is for those without scripts; Enter in another field must not press it.
+  for (const button of document.querySelectorAll("[data-only-without-scripts]")) button.type = "button";
+
+  // Beside the grid, the body of the topic that is looked at.
+  const sample = document.getElementById("sample");
+  let shownTopic = "";
+  let waiting = 0;
+  const show = (input) => {
+    const topic = input.name === "changed" ? input.value.split(":")[0] : input.value;
+    if (topic.endsWith("*") || topic === shownTopic) return;
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      shownTopic = topic;
+      htmx.ajax("GET", `${sample.dataset.topics}${topic}/`, { target: "#sample", swap: "innerHTML" });
+    }, 150);
+  };
+  const topics = document.getElementById("id_topics");
+  topics.addEventListener("focusin", (event) => {
+    if (event.target.matches('input[type="checkbox"]')) show(event.target);
+  });
+  topics.addEventListener("change", (event) => {
+    if (!event.target.matches('input[type="checkbox"]')) return;
+    show(event.target);
+    const only = event.target.closest(".grid-only");
+    if (!only) return;
+    const names = [...only.querySelectorAll("input:checked")].map((input) => input.value.split(":")[1]);
+    const said = only.querySelector("summary strong");
+    said.textContent = names.join(", ") || said.dataset.any;
+  });
+}
+
+// The check of a URL says at its field what is wrong with it.
+document.addEventListener("htmx:afterSwap", (event) => {
+  if (event.target.id !== "id_url_said") return;
+  const input = document.getElementById("id_url");
+  if (event.target.querySelector(".errorlist")) input.setAttribute("aria-invalid", "true");
+  else input.removeAttribute("aria-invalid");
+});
+
+// <a data-closes>: closes the dialog that it is in; elsewhere it is a link.
+document.addEventListener("click", (event) => {
+  const closer = event.target.closest("dialog [data-closes]");
+  if (!closer) return;
+  event.preventDefault();
+  closer.closest("dialog").close();
+});
+
+// What is too much for one request goes on by itself.
+for (const form of document.querySelectorAll("form[data-goes-on]")) form.requestSubmit();
