@@ -110,7 +110,7 @@ def test_revoked_it_opens_nothing_and_is_noted_once(make: Callable[..., tuple[Ap
 def test_expired_it_opens_nothing(make: Callable[..., tuple[ApiKey, str]]) -> None:
     key, value = make(expires_at=timezone.now() + timedelta(days=1))
     assert keys.authenticate(value, None) == key
-    ApiKey.objects.update(expires_at=timezone.now())
+    ApiKey.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     assert keys.authenticate(value, None) is None
 
 

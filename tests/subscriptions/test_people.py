@@ -165,7 +165,7 @@ def test_no_more_than_so_many_invitations_are_open(
     invite("b@acme.example")
     with pytest.raises(Refused, match="2 invitations are open"):
         invite("c@acme.example")
-    Invitation.objects.filter(email="a@acme.example").update(expires_at=timezone.now())
+    Invitation.objects.filter(email="a@acme.example").update(expires_at=timezone.now() - timedelta(seconds=1))
     invite("c@acme.example")
 
 
@@ -198,7 +198,7 @@ def test_sending_again_opens_one_that_had_run_out(
 ) -> None:
     monkeypatch.setattr(people, "PAUSE", timedelta(0))
     invitation = invite()
-    Invitation.objects.update(expires_at=timezone.now())
+    Invitation.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     assert not people.invite_again(invitation, actor(alice), link=link).expired
 
 
@@ -256,7 +256,7 @@ def test_after_a_week_it_says_until_when_it_was_open(
     invite: Callable[..., Invitation], dora: User, mailoutbox: list[Any]
 ) -> None:
     invite()
-    Invitation.objects.update(expires_at=timezone.now())
+    Invitation.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     with pytest.raises(people.NotOpenError, match="was open until"):
         people.accept(token_of(mailoutbox[0]), user=dora, actor=actor(dora))
     assert not Membership.objects.filter(user=dora).exists()
