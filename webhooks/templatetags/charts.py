@@ -177,7 +177,7 @@ def duration(milliseconds: float | None) -> str:
         return _("%(n)s s or more") % {"n": number(BUCKETS_MS[-1] // SECOND)}
     if round(milliseconds) < SECOND:
         return _("%(n)s ms") % {"n": number(round(milliseconds))}
-    seconds = milliseconds / SECOND
+    seconds = round(milliseconds / SECOND, 1)
     return _("%(n)s s") % {"n": formats.number_format(seconds, decimal_pos=0 if seconds == int(seconds) else 1)}
 
 
