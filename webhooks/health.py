@@ -50,7 +50,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
             cursor.execute("SELECT 1")
         answer |= {"database": "ok", "migrations": "missing"}
         if _is_migrated():
-            answer |= {"migrations": "ok", "ready": True, **_workers()}
+            answer |= {"migrations": "ok", "ready": True, **workers()}
     except (DatabaseError, InterfaceError) as error:
         logger.warning("Not ready: %s", deliveries.in_short(error))
         answer |= {"ready": False, "database": "away"}
@@ -69,7 +69,7 @@ def _is_migrated() -> bool:
     return _migrated
 
 
-def _workers() -> dict[str, Any]:
+def workers() -> dict[str, Any]:
     ago = tallies.looked_ago()
     if ago is None:
         return {"workers": "never seen"}

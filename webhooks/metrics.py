@@ -138,17 +138,17 @@ def _gauge(name: str, text: str) -> Family:
 
 
 def _of_events(alias: str, *, fanned_out: float) -> Iterator[Family]:
-    waiting, settled = _waiting_and_settled(alias)
+    waiting, settled = waiting_and_settled(alias)
     yield _counter("events_captured", "Events that were committed, to be sent.").add(waiting + settled)
     yield _counter("events_fanned_out", "Events that were made into deliveries.").add(fanned_out)
     yield _gauge("events_waiting", f"Events that are not fanned out yet, counted up to {MOST}.").add(waiting)
     age = _gauge("events_oldest_waiting_seconds", "Age of the oldest event that is not fanned out yet; 0 without one.")
     for each in dict.fromkeys([alias, *deliveries.away_from_home()]):
-        age.add(_oldest_waiting(each), database=each)
+        age.add(oldest_waiting(each), database=each)
     yield age
 
 
-def _waiting_and_settled(alias: str) -> tuple[int, float]:
+def waiting_and_settled(alias: str) -> tuple[int, float]:
     """In one statement, and so of one moment: their sum must never fall,
     which Prometheus would take for a counter that began anew."""
     query = f"""
@@ -164,7 +164,7 @@ def _waiting_and_settled(alias: str) -> tuple[int, float]:
     return waiting, settled
 
 
-def _oldest_waiting(alias: str) -> float | None:
+def oldest_waiting(alias: str) -> float | None:
     """None where another database than home is away: what is there waits, too."""
     try:
         oldest: UUID | None = Event.objects.using(alias).waiting().values_list("pk", flat=True).first()
@@ -184,7 +184,7 @@ def _of_deliveries(alias: str) -> Iterator[Family]:
     for status in Delivery.OPEN:
         waiting.add(counted.get(status, 0), status=status)
     yield waiting
-    in_flight, age = _held_and_due(alias)
+    in_flight, age = held_and_due(alias)
     yield _gauge("deliveries_in_flight", "Deliveries that a worker holds under a lease.").add(in_flight)
     yield _gauge(
         "deliveries_oldest_due_seconds", "For how long a delivery that may be sent has waited; 0 without one."
@@ -232,7 +232,7 @@ HELD_AND_DUE = {
 }
 
 
-def _held_and_due(alias: str) -> tuple[int, float]:
+def held_and_due(alias: str) -> tuple[int, float]:
     vendor = connections[alias].vendor
     ready = claims.READY.format(earliest=throttles.EARLIEST[vendor])
     query = f"{ready} {HELD_AND_DUE[vendor].format(open=claims.OPEN)}"

@@ -11,8 +11,10 @@ import logging
 import os
 import threading
 import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import django_rq
 from redis.backoff import NoBackoff
@@ -20,17 +22,21 @@ from redis.exceptions import ConnectionError as RedisAwayError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisSilentError
 from redis.retry import Retry
+from rq import cron_scheduler_registry, worker_registration
 from rq.serializers import JSONSerializer
+from rq.utils import as_text, utcparse
 
 from subscriptions.conf import conf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from redis import Redis
     from rq import Queue
 
 logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 # By name: the caller need not import the drain, nor what it sends with.
 DRAIN = "webhooks.drain.run"
@@ -60,6 +66,26 @@ def connect() -> Redis:
     # Once, and at once: for a kept connection that the server has dropped.
     connection.set_retry(Retry(NoBackoff(), 1))
     return connection
+
+
+@dataclass(frozen=True, slots=True)
+class SeenWorker:
+    name: str
+    born_at: datetime | None
+    beat_at: datetime | None
+
+    @classmethod
+    def read(cls, row: Sequence[bytes | None]) -> SeenWorker:
+        hostname, pid, born, beat = (as_text(value) if value else "" for value in row)
+        return cls(f"{hostname}, process {pid}", *(utcparse(when) if when else None for when in (born, beat)))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What Redis knows: who listens to it, and when a clock last rang."""
+
+    workers: tuple[SeenWorker, ...]
+    ticked_at: datetime | None
 
 
 class Line:
@@ -153,6 +179,20 @@ class Door:
     def answers(self) -> bool:
         return bool(self.connection.ping())
 
+    def seen(self) -> Seen:
+        """In few commands, however many workers there are. What died without a
+        word is listed by RQ until its row expires."""
+        names = sorted(worker_registration.get_keys(queue=self.queue))
+        with self.connection.pipeline(transaction=False) as asked:
+            for name in names:
+                asked.hmget(name, "hostname", "pid", "birth", "last_heartbeat")
+            asked.zrange(cron_scheduler_registry.get_registry_key(), -1, -1, withscores=True)
+            *rows, ticks = asked.execute()
+        return Seen(
+            workers=tuple(SeenWorker.read(row) for row in rows if row[1]),
+            ticked_at=datetime.fromtimestamp(ticks[0][1], UTC) if ticks else None,
+        )
+
 
 _door: Door | None = None
 
@@ -177,13 +217,18 @@ def answers() -> bool:
     return _at_the_door(Door.answers)
 
 
+def seen() -> Seen | None:
+    """None where Redis is away. Never raises."""
+    return _at_the_door(Door.seen) or None
+
+
 def forget() -> None:
     """Drop the kept connection; the next ring makes another from the settings."""
     global _door  # noqa: PLW0603
     _door = None
 
 
-def _at_the_door(act: Callable[[Door], bool]) -> bool:
+def _at_the_door(act: Callable[[Door], Answer]) -> Answer | Literal[False]:
     global _door  # noqa: PLW0603
     began = time.monotonic()
     door = _door

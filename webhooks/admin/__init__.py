@@ -5,5 +5,6 @@ from __future__ import annotations
 from webhooks.admin.attempts import AttemptAdmin
 from webhooks.admin.deliveries import DeliveryAdmin
 from webhooks.admin.events import EventAdmin
+from webhooks.admin.overview import OverviewAdmin
 
-__all__ = ["AttemptAdmin", "DeliveryAdmin", "EventAdmin"]
+__all__ = ["AttemptAdmin", "DeliveryAdmin", "EventAdmin", "OverviewAdmin"]
