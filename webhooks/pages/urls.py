@@ -6,7 +6,7 @@ from __future__ import annotations
 from django.urls import include, path
 
 from subscriptions.pages.soon import soon
-from webhooks.pages import deliveries, delivery, overview, removal, samples, subscription
+from webhooks.pages import deliveries, delivery, overview, removal, replays, samples, subscription
 
 traffic = [
     path("t/<slug:slug>/", overview.overview, name="overview"),
