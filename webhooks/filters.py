@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from webhooks.models import DeliveryQuerySet
 
 EVENT = re.compile(r"(?:evt_)?([0-9a-f]{32})")
+LONGEST_TOPIC = Topic._meta.get_field("name").max_length or 0
 HIGHEST_KEY = 2**63 - 1
 DIGITS = len(str(HIGHEST_KEY))
 
@@ -99,7 +100,7 @@ def _status(text: str) -> str:
 
 
 def _topic(text: str) -> str:
-    if len(text) > Topic._meta.get_field("name").max_length or not TOPIC_PATTERN.fullmatch(text):
+    if len(text) > LONGEST_TOPIC or not TOPIC_PATTERN.fullmatch(text):
         raise _BadValueError(_("Write a topic such as shop.order.updated, shop.order.* or *."))
     return text
 

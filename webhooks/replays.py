@@ -410,11 +410,11 @@ class _Has(Func):
         super().__init__(names)
         self.wanted = sorted(wanted)
 
-    def as_sqlite(self, compiler: Any, connection: Any, **kwargs: Any) -> tuple[str, list[Any]]:
+    def as_sqlite(self, compiler: Any, connection: Any, **kwargs: Any) -> tuple[str, tuple[str | int, ...]]:
         names, parameters = compiler.compile(self.source_expressions[0])
         wanted = "SELECT value FROM json_each(%s)"
         query = f"EXISTS (SELECT 1 FROM json_each({names}) AS name WHERE name.value IN ({wanted}))"  # noqa: S608
-        return query, [*parameters, json.dumps(self.wanted)]
+        return query, (*parameters, json.dumps(self.wanted))
 
     def as_postgresql(self, compiler: Any, connection: Any, **kwargs: Any) -> tuple[str, list[Any]]:
         names, parameters = compiler.compile(self.source_expressions[0])

@@ -481,7 +481,7 @@ def test_what_another_worker_works_at_is_passed_over(subscription: Subscription)
         connections.close_all()
 
     with transaction.atomic():
-        assert Replay.objects.select_for_update(no_key=True).get()
+        Replay.objects.select_for_update(no_key=True).get()
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
@@ -809,8 +809,13 @@ def test_a_drain_carries_it_out_and_delivers(
 
 
 def test_while_requests_are_in_flight_it_is_not_asked_at_every_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(replays, "advance", lambda: bool(asked.append("asked")))
+    asked: list[str] = []
+
+    def advance() -> bool:
+        asked.append("asked")
+        return False
+
+    monkeypatch.setattr(replays, "advance", advance)
     monkeypatch.setattr(drain.Drain, "flying", 3)
     each = drain.Drain()
     for _ in range(5):

@@ -49,7 +49,7 @@ TITLES = {
 }
 
 
-class OneOfTheTenants(forms.ModelChoiceField):
+class OneOfTheTenants(forms.ModelChoiceField):  # type: ignore[type-arg]
     def label_from_instance(self, obj: Any) -> str:
         return f"{obj.name} · {obj.host}" if obj.name else str(obj.host)
 
@@ -147,7 +147,8 @@ def _subscription(request: TenantRequest, filters: DeliveryFilters) -> Subscript
     """404 for another tenant's."""
     if filters.subscription is None:
         return None
-    return get_object_or_404(Subscription.objects.for_tenant(request.tenant), pk=filters.subscription)
+    found: Subscription = get_object_or_404(Subscription.objects.for_tenant(request.tenant), pk=filters.subscription)
+    return found
 
 
 def _wish(request: TenantRequest, form: ChoiceForm | None, filters: DeliveryFilters) -> Replay:
