@@ -10,11 +10,13 @@ import logging
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from allauth.account import forms as account
 from allauth.account.adapter import DefaultAccountAdapter
-from allauth.account.forms import LoginForm, SignupForm
 from allauth.account.stages import EmailVerificationStage
-from allauth.core import context
+from allauth.core import context as current
 from allauth.mfa.adapter import DefaultMFAAdapter
+from allauth.mfa.base import forms as factors
+from allauth.mfa.totp.forms import ActivateTOTPForm
 from django import forms
 from django.conf import settings
 from django.contrib import messages
@@ -28,6 +30,7 @@ from subscriptions import people
 from subscriptions.edits import Refused
 from subscriptions.founding import found
 from subscriptions.models import Tenant, home
+from subscriptions.pages.invitations import INVITATION
 from subscriptions.secrets import decrypt, encrypt
 from subscriptions.trail import Actor, address_of
 
@@ -39,8 +42,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# In the session: the token of an invitation that somebody without an account has opened.
-INVITATION = "signalpost_invitation"
 NAME_LENGTH = Tenant._meta.get_field("name").max_length
 USERNAME_LENGTH = get_user_model()._meta.get_field("username").max_length
 
@@ -71,22 +72,64 @@ class CompanyField(forms.CharField):
         )
 
 
-class SignUp(SignupForm):  # type: ignore[misc]
+class Labelled(forms.Form):
+    """Its fields have labels, and no placeholder that says the same."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            field.widget.attrs.pop("placeholder", None)
+
+
+class AddEmail(Labelled, account.AddEmailForm):  # type: ignore[misc]
+    pass
+
+
+class ChangePassword(Labelled, account.ChangePasswordForm):  # type: ignore[misc]
+    pass
+
+
+class SetPassword(Labelled, account.SetPasswordForm):  # type: ignore[misc]
+    pass
+
+
+class ResetPassword(Labelled, account.ResetPasswordForm):  # type: ignore[misc]
+    pass
+
+
+class ResetPasswordKey(Labelled, account.ResetPasswordKeyForm):  # type: ignore[misc]
+    pass
+
+
+class Reauthenticate(Labelled, account.ReauthenticateForm):  # type: ignore[misc]
+    pass
+
+
+class Code(Labelled, factors.AuthenticateForm):  # type: ignore[misc]
+    pass
+
+
+class CodeAgain(Labelled, factors.ReauthenticateForm):  # type: ignore[misc]
+    pass
+
+
+class FirstCode(Labelled, ActivateTOTPForm):  # type: ignore[misc]
+    pass
+
+
+class SignUp(Labelled, account.SignupForm):  # type: ignore[misc]
     """A person with a tenant of their own; with an open invitation, a member of another's."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.invitation = invitation_of(context.request)
+        self.invitation = invitation_of(current.request)
         email = self.fields["email"]
-        email.label = _("E-mail")
         if self.invitation is None:
             self.fields["company"] = CompanyField()
         else:
             email.disabled = True
             self.initial["email"] = self.invitation.email
         self.order_fields(["company", "email", "password1"])
-        for field in self.fields.values():
-            field.widget.attrs.pop("placeholder", None)  # the label says it
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean()
@@ -121,16 +164,15 @@ class SignUp(SignupForm):  # type: ignore[misc]
         return user
 
 
-class SignIn(LoginForm):  # type: ignore[misc]
-    """By e-mail; those whom `createsuperuser` made may write their username there."""
+class SignIn(Labelled, account.LoginForm):  # type: ignore[misc]
+    """By address; those whom `createsuperuser` made may write their username there."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.may_sign_up = open_for_sign_up(context.request)
-        self.fields["login"].label = _("E-mail")
+        self.may_sign_up = open_for_sign_up(current.request)
+        self.fields["login"].label = _("Email")
         self.fields["login"].widget.attrs = {"autocomplete": "username", "inputmode": "email", "autocapitalize": "none"}
         self.fields["password"].help_text = ""
-        self.fields["password"].widget.attrs.pop("placeholder", None)
 
 
 class EmailVerification(EmailVerificationStage):  # type: ignore[misc]
@@ -142,7 +184,7 @@ class EmailVerification(EmailVerificationStage):  # type: ignore[misc]
 
 
 class Accounts(DefaultAccountAdapter):  # type: ignore[misc]
-    wrong = _("E-mail or password is not right.")  # and not which of the two
+    wrong = _("Email or password is not right.")  # and not which of the two
     error_messages = {
         **DefaultAccountAdapter.error_messages,
         "email_password_mismatch": wrong,
@@ -175,7 +217,7 @@ class Accounts(DefaultAccountAdapter):  # type: ignore[misc]
             super().send_mail(template_prefix, email, context)
         except OSError as error:  # smtplib's errors are among them
             logger.error("No mail %s: %s", template_prefix, type(error).__name__)
-            messages.error(context.request, gettext("The mail could not be sent. Try again in some minutes."))
+            messages.error(current.request, gettext("The mail could not be sent. Try again in some minutes."))
 
 
 class TwoFactors(DefaultMFAAdapter):  # type: ignore[misc]

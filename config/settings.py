@@ -190,7 +190,16 @@ AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "home"
 ACCOUNT_ADAPTER = "config.accounts.Accounts"
-ACCOUNT_FORMS = {"signup": "config.accounts.SignUp", "login": "config.accounts.SignIn"}
+ACCOUNT_FORMS = {
+    "add_email": "config.accounts.AddEmail",
+    "change_password": "config.accounts.ChangePassword",
+    "login": "config.accounts.SignIn",
+    "reauthenticate": "config.accounts.Reauthenticate",
+    "reset_password": "config.accounts.ResetPassword",
+    "reset_password_from_key": "config.accounts.ResetPasswordKey",
+    "set_password": "config.accounts.SetPassword",
+    "signup": "config.accounts.SignUp",
+}
 ACCOUNT_LOGIN_METHODS = {"email", "username"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "mandatory" if MAILED else "optional"
@@ -201,6 +210,11 @@ ACCOUNT_EMAIL_NOTIFICATIONS = True
 ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
 ACCOUNT_SESSION_REMEMBER = True
 MFA_ADAPTER = "config.accounts.TwoFactors"
+MFA_FORMS = {
+    "activate_totp": "config.accounts.FirstCode",
+    "authenticate": "config.accounts.Code",
+    "reauthenticate": "config.accounts.CodeAgain",
+}
 MFA_ALLOW_UNVERIFIED_EMAIL = not MAILED
 MFA_TOTP_ISSUER = "Signalpost"
 MFA_TOTP_TOLERANCE = 1

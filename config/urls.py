@@ -6,7 +6,6 @@ from django.urls import include, path
 
 from config import views
 
-admin.site.site_header = admin.site.site_title = "Signalpost"
 # One door for everybody: the admin asks for the second factor and counts tries, too.
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 
