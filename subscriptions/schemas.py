@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from rest_framework import serializers
+from rest_framework.settings import api_settings
 
 from subscriptions.conf import conf
 from subscriptions.entries import DISABLED, M2M_ACTIONS, PROJECT, exposed
@@ -316,10 +317,13 @@ _KIND_OF: dict[type[Any], str] = {str: "string", int: "integer", bool: "boolean"
 
 
 def _figure(field: Any) -> Schema:
-    as_text = bool(getattr(field, "coerce_to_string", False))
-    if isinstance(field, serializers.IntegerField):
-        return dict(TEXT) if as_text else {"type": "integer"}
-    return {"type": "string", "format": "decimal"} if as_text else {"type": "number"}
+    if isinstance(field, serializers.DecimalField):
+        as_text = getattr(field, "coerce_to_string", api_settings.COERCE_DECIMAL_TO_STRING)
+        return {"type": "string", "format": "decimal"} if as_text else {"type": "number"}
+    # A large one may be text, too, for readers that hold no number so large.
+    large = isinstance(field, serializers.BigIntegerField)
+    as_text = large and getattr(field, "coerce_to_string", api_settings.COERCE_BIGINT_TO_STRING)
+    return dict(TEXT) if as_text else {"type": "integer"}
 
 
 def _nested(field: Any) -> Schema:
