@@ -29,6 +29,7 @@ OVERLAP = timedelta(hours=24)
 TOPIC = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
 TOPIC_PATTERN = re.compile(r"\*|[a-z0-9_]+(\.[a-z0-9_]+)*\.(\*|[a-z0-9_]+)")
 UPDATED = ".updated"
+INBOX = "inbox:"  # in the place of a URL
 HIGHEST_RATE = 1_000  # requests per second to one subscription
 
 
@@ -109,6 +110,16 @@ class Subscription(Wish):
         """Where it goes, without what may be a secret of the receiver's."""
         scheme, _slashes, rest = self.url.partition("://")
         return re.split("[/?#]", rest, maxsplit=1)[0] or scheme.rstrip(":")
+
+    @property
+    def path(self) -> str:
+        """What comes after the host."""
+        return re.sub("^[^:]*:/*[^/?#]*", "", self.url)
+
+    @property
+    def is_inbox(self) -> bool:
+        """Sent to the receiver that is built in."""
+        return self.url == INBOX
 
     def disable(self, *, reason: str, by: str = DisabledBy.ENGINE) -> bool:
         """Turn off; False where it already was, so that only one of two

@@ -7,6 +7,7 @@ from typing import Self
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from subscriptions.models import Subscription, Tenant
 from webhooks.models.events import Event
@@ -114,6 +115,19 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return f"delivery {self.pk}"
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in self.OPEN
+
+    @property
+    def is_due(self) -> bool:
+        return self.next_attempt_at is not None and self.next_attempt_at <= timezone.now()
+
+    @property
+    def in_flight(self) -> bool:
+        """A worker holds it, by this machine's clock."""
+        return self.is_open and self.leased_until is not None and self.leased_until > timezone.now()
 
 
 class Throttle(models.Model):
