@@ -5,18 +5,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Prefetch, QuerySet
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 
-from subscriptions import catalog
+from subscriptions import catalog, edits
+from subscriptions.admin.asking import ReasonForm
 from subscriptions.admin.filters import StateFilter, TenantFilter, TopicFilter
 from subscriptions.admin.shown import below, clipped, moment, state
 from subscriptions.admin.wishes import WishAdmin
-from subscriptions.models import OVERLAP, Subscription, Topic
+from subscriptions.models import OVERLAP, AuditEntry, Subscription, Topic
+from subscriptions.trail import actor_of, note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,8 +26,31 @@ if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
     from django.utils.safestring import SafeString
 
+    from subscriptions.trail import Actor
+
 # How many topics a line of the list shows.
 TOPICS_SHOWN = 3
+
+
+class SubscriptionForm(forms.ModelForm):  # type: ignore[type-arg]
+    # As it was when the form was made.
+    seen = forms.IntegerField(required=False, widget=forms.HiddenInput)
+
+    class Meta:
+        model = Subscription
+        fields = ("tenant", "name", "url", "rate_limit")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["seen"].initial = self.instance.version
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        seen = cleaned.get("seen")
+        if self.instance.pk and seen is not None and seen != self.instance.version:
+            told = "It was changed meanwhile. Open it again to see what it is now, then change it."
+            raise ValidationError(told, code="stale")
+        return cleaned
 
 
 class TopicForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -44,6 +69,7 @@ class TopicInline(admin.TabularInline):  # type: ignore[type-arg]
 
 @admin.register(Subscription)
 class SubscriptionAdmin(WishAdmin):
+    form = SubscriptionForm
     list_display = ("id", "shown_url", "shown_topics", "listed_state")
     list_display_links = ("id", "shown_url")
     list_filter = (StateFilter, "created_at", TenantFilter, TopicFilter)
@@ -53,7 +79,7 @@ class SubscriptionAdmin(WishAdmin):
     sortable_by = ("id",)
     ordering = ("-id",)
     fieldsets = (
-        (None, {"fields": ("tenant", "name", "url", "rate_limit")}),
+        (None, {"fields": ("tenant", "name", "url", "rate_limit", "seen")}),
         ("State", {"fields": ("shown_state", "shown_secrets", "shown_created")}),
     )
     # There is no state yet.
@@ -87,7 +113,8 @@ class SubscriptionAdmin(WishAdmin):
         if subscription.disabled_at is None:
             return state("on", "✓", "on")
         off, since = state("off", "✕", "off"), moment(subscription.disabled_at)
-        return format_html("{} since {}. {}", off, since, subscription.disabled_reason)
+        by = f" by {subscription.get_disabled_by_display()}" if subscription.disabled_by else ""
+        return format_html("{} since {}{}. {}", off, since, by, subscription.disabled_reason)
 
     @admin.display(description="secrets")
     def shown_secrets(self, subscription: Subscription) -> SafeString | str:
@@ -130,16 +157,25 @@ class SubscriptionAdmin(WishAdmin):
     # --- writing --------------------------------------------------------------
 
     def save_model(self, request: HttpRequest, obj: Subscription, form: Any, change: bool) -> None:
-        if change:
-            # Only what was edited: a worker may be turning it off right now.
-            obj.save(update_fields=sorted({"name", "url", "rate_limit"}.intersection(form.changed_data)))
-            return
-        super().save_model(request, obj, form, change)
+        if not change:
+            super().save_model(request, obj, form, change)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        subscription = form.instance
+        detail = {**_edited(form), **_topics(formsets)} if change else {}
+        if detail:
+            # Only what was edited: a worker may be turning it off right now.
+            subscription.version = _version(subscription) + 1
+            subscription.save(update_fields=[*sorted(FIELDS.intersection(form.changed_data)), "version"])
         super().save_related(request, form, formsets, change)
+        topics = subscription.topics.order_by("id")
+        if not change:
+            detail = {"host": subscription.host, "topics": [str(topic) for topic in topics]}
+        if detail:
+            action = AuditEntry.Action.SUBSCRIPTION_CHANGED if change else AuditEntry.Action.SUBSCRIPTION_CREATED
+            note(_operator(request), action, tenant=subscription.tenant, about=subscription, **detail)
         known = catalog.topics()
-        for topic in form.instance.topics.all():
+        for topic in topics:
             if not _heard(topic.name, known):
                 told = f"No registered model sends {topic.name}; only publish() can."
                 self.message_user(request, told, messages.WARNING)
@@ -209,20 +245,29 @@ class SubscriptionAdmin(WishAdmin):
         subscription = self._changeable(request, pk)
         if request.method != "POST":
             return self._ask(request, "Rotate the secret", subscriptions=[subscription])
+        try:
+            secret = edits.rotate(subscription, _operator(request))
+        except edits.Refused as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return redirect("admin:subscriptions_subscription_change", pk)
         self.log_change(request, subscription, "Rotated the secret.")
-        return self._show_once(request, subscription, subscription.rotate_secret())
+        return self._show_once(request, subscription, secret)
 
     def _turn_on(self, request: HttpRequest, subscription: Subscription) -> bool:
-        if not subscription.enable():
+        try:
+            done = edits.enable(subscription, _operator(request))
+        except edits.Refused as error:
+            self.message_user(request, str(error), messages.ERROR)
             return False
-        self.log_change(request, subscription, "Turned on.")
-        return True
+        if done:
+            self.log_change(request, subscription, "Turned on.")
+        return done
 
     def _turn_off(self, request: HttpRequest, subscription: Subscription, *, reason: str) -> bool:
-        if not subscription.disable(reason=reason, by=Subscription.DisabledBy.OPERATOR):
-            return False
-        self.log_change(request, subscription, f"Turned off: {reason}")
-        return True
+        done = edits.disable(subscription, _operator(request), reason=reason)
+        if done:
+            self.log_change(request, subscription, f"Turned off: {reason}")
+        return done
 
     def _changeable(self, request: HttpRequest, pk: int) -> Subscription:
         subscription = get_object_or_404(Subscription, pk=pk)
@@ -244,13 +289,14 @@ class SubscriptionAdmin(WishAdmin):
             "title": f"{deed}?",
             "opts": self.opts,
             "deed": deed,
-            "explained": EXPLAINED[deed],
-            "subscriptions": subscriptions,
+            "explained": [EXPLAINED[deed]],
+            "about": subscriptions,
+            "back": reverse("admin:subscriptions_subscription_changelist"),
             "form": form,
             "action": action,
             "media": self.media,
         }
-        return TemplateResponse(request, "admin/subscriptions/subscription/ask.html", context)
+        return TemplateResponse(request, "admin/subscriptions/ask.html", context)
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         context["topics"] = catalog.topics()
@@ -265,18 +311,10 @@ class SubscriptionAdmin(WishAdmin):
 EXPLAINED = {
     "Turn on": "What happens from now on is sent to it again, and so is what still waits for it.",
     "Turn off": "What happens while it is off is not sent to it, not later either. "
-    "Deliveries that are under way wait until it is turned on.",
+    "Deliveries that are under way wait until it is turned on. No member can turn it on again; you can.",
     "Rotate the secret": f"A new secret is made and shown once. The present one goes on signing beside it for "
     f"{OVERLAP.total_seconds() / 3600:g} hours, so that the receiver can change over.",
 }
-
-
-class ReasonForm(forms.Form):
-    reason = forms.CharField(
-        max_length=200,
-        widget=forms.TextInput(attrs={"size": 60}),
-        help_text="The tenant sees it too.",
-    )
 
 
 def _subscriptions(count: int) -> str:
@@ -287,3 +325,36 @@ def _heard(pattern: str, topics: Iterable[str]) -> bool:
     if not pattern.endswith("*"):
         return pattern in topics
     return any(topic.startswith(pattern[:-1]) for topic in topics)
+
+
+FIELDS = {"name", "url", "rate_limit"}
+
+
+def _edited(form: forms.ModelForm[Subscription]) -> dict[str, Any]:
+    """From → to, of a URL only the host: its path and query may be secrets."""
+    was, now = form.initial, form.instance
+    found: dict[str, Any] = {
+        word: {"from": was[field], "to": getattr(now, field)}
+        for word, field in (("called", "name"), ("rate_limit", "rate_limit"))
+        if field in form.changed_data
+    }
+    if "url" in form.changed_data:
+        found["url"] = {"from": Subscription(url=was["url"]).host, "to": now.host}
+    return found
+
+
+def _topics(formsets: Iterable[Any]) -> dict[str, Any]:
+    changed = [form for formset in formsets for form in formset.forms if form.has_changed()]
+    gone = [str(Topic(name=form.initial["name"], field=form.initial["field"])) for form in changed if form.initial]
+    kept = [form for form in changed if not form.cleaned_data.get("DELETE")]
+    new = [str(Topic(name=form.cleaned_data["name"], field=form.cleaned_data["field"])) for form in kept]
+    return {"topics": {"added": new, "removed": gone}} if gone or new else {}
+
+
+def _version(subscription: Subscription) -> int:
+    rows = Subscription.objects.select_for_update(no_key=True).filter(pk=subscription.pk)
+    return int(rows.values_list("version", flat=True).get())
+
+
+def _operator(request: HttpRequest) -> Actor:
+    return actor_of(request, as_operator=True)

@@ -18,7 +18,8 @@ from subscriptions.models import Subscription, Tenant, Topic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.django_db
+# The head of the index looks into every database that is captured from.
+pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
 SUBSCRIPTIONS = "/admin/subscriptions/subscription/"
 TENANTS = "/admin/subscriptions/tenant/"

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from subscriptions.models import Subscription, Tenant
 
-pytestmark = pytest.mark.django_db
+# The head of the index looks into every database that is captured from.
+pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
 DELIVERIES = "/admin/webhooks/delivery/"
 EVENTS = "/admin/webhooks/event/"
