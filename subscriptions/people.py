@@ -266,11 +266,11 @@ def _check_room(tenant: Tenant, *, but: Invitation | None = None) -> None:
 
 
 def _check_invited(invitation: Invitation, user: AbstractBaseUser) -> None:
-    if Membership.objects.using(home()).filter(tenant=invitation.tenant_id, user_id=user.pk).exists():
-        raise MemberAlreadyError(invitation.tenant)
     if getattr(user, "email", "").lower() != invitation.email:
         text = _("This invitation is for %(email)s, and you are signed in as %(name)s.")
         raise WrongPersonError(text % {"email": invitation.email, "name": name_of(user)})
+    if Membership.objects.using(home()).filter(tenant=invitation.tenant_id, user_id=user.pk).exists():
+        raise MemberAlreadyError(invitation.tenant)
 
 
 def _post(invitation: Invitation, actor: Actor, link: Link, **detail: Any) -> None:
