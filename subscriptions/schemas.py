@@ -184,8 +184,11 @@ def _data(entry: Entry, action: str) -> Schema:
 
 def _object(entry: Entry, *, whole: bool) -> Schema:
     properties = _properties(entry)
+    if not whole:  # What an instance holds that is not saved yet.
+        properties = {name: _or_null(schema, null=True) for name, schema in properties.items()}
+        return {"type": "object", "properties": properties}
     # A serializer may leave a field out.
-    return _all_of(properties) if whole and entry.serializer is None else {"type": "object", "properties": properties}
+    return {"type": "object", "properties": properties} if entry.serializer else _all_of(properties)
 
 
 def _changes(entry: Entry) -> Schema:
