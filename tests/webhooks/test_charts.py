@@ -118,7 +118,7 @@ class TestBars:
         labels = [(text.attrib["class"], text.text) for text in drawing(html).iter("text")]
         assert labels == [
             ("tick", "0"), ("tick", "2"), ("tick", "4"),
-            ("below", "9 a.m."), ("below", "3 p.m."), ("below", "9 p.m."), ("below", "3 a.m."),
+            ("below", "9 a.m."), ("below", "5 p.m."), ("below", "1 a.m."),
         ]  # fmt: skip
 
     @pytest.mark.parametrize("source", ["{% chart series %}", "{% latency series %}", "{% sparkline values %}"])

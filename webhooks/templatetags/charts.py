@@ -32,7 +32,7 @@ TICKS = 2  # above the base
 STEPS = (2, 4, 6, 8, 10)  # where a scale may end, times a power of ten
 BAR = 0.76  # of an interval's width
 LEAST = 2.0  # pixels of what is not nothing
-LABELLED = {Rollup.Span.HOUR: 6, Rollup.Span.DAY: 10}  # one label for so many intervals
+LABELLED = {Rollup.Span.HOUR: 8, Rollup.Span.DAY: 10}  # one label for so many intervals
 
 STACK = (
     ("delivered", gettext_lazy("Delivered")),
