@@ -230,12 +230,12 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """At an end; what a later replay has taken over is none of this one's."""
-        return self.queued - self.open
+        """At an end, or taken over by a later replay."""
+        return max(0, self.queued - self.taken_back - self.open)
 
     @property
     def elsewhere(self) -> int:
-        return max(0, self.done - self.delivered - self.failed - self.taken_back)
+        return max(0, self.done - self.delivered - self.failed)
 
     @property
     def going_on(self) -> bool:
@@ -263,7 +263,7 @@ def progress(replay: Replay) -> Progress:
     counts = dict(rows.values_list("status").annotate(number=Count("pk")))
     is_open = sum(counts.get(status, 0) for status in Delivery.OPEN)
     settled = replay.settled_at is not None
-    known = replay.queued if settled or replay.cancelled_at else replay.expected
+    known = replay.queued if settled and not replay.cancelled_at else replay.expected
     return Progress(
         total=None if known is None else max(known, replay.queued),
         queued=replay.queued,

@@ -153,13 +153,13 @@ def test_all_that_the_filters_match_is_replayed(page: Client, subscription: Subs
     assert (mine.status, other.status) == ("pending", "failed")
 
 
-def test_filters_with_a_mistake_replay_nothing_and_say_what_is_wrong(page: Client, subscription: Subscription) -> None:
+def test_filters_with_a_mistake_replay_nothing_and_lead_to_where_it_is_said(
+    page: Client, subscription: Subscription
+) -> None:
     failed(subscription)
     for method in (page.get, page.post):
         response = method(f"{PATH}new/?kind=filtered&status=lost&since=tomorrow")
-        assert response.status_code == 200
-        assert "There is no such status" in text(response)
-        assert "Write a date and time" in text(response)
+        assert response.headers["Location"] == "/t/acme/deliveries/?status=lost&since=tomorrow"
     assert not Replay.objects.exists()
 
 
@@ -181,6 +181,7 @@ def test_bad_input_is_said_at_its_field(page: Client, subscription: Subscription
         assert response.status_code == 200
         assert said in text(response)
         assert 'class="summary-errors"' in text(response)
+        assert "since=yesterday" not in query or 'value="yesterday"' in text(response), "what was typed stays"
     assert not Replay.objects.exists()
 
 
@@ -205,13 +206,13 @@ def test_turn_on_and_replay_in_one(page: Client, subscription: Subscription) -> 
     failed(subscription, 214)
     subscription.disable(reason="Nothing but failures for 5 days.")
     query = f"?kind=failed&subscription={subscription.pk}"
-    off = text(page.get(f"{PATH}new/{query}"))
-    assert "Nothing but failures for 5 days." in off
-    assert 'name="token"' not in off, "nothing can be sent while it is off"
-    assert f"?kind=failed&amp;subscription={subscription.pk}&amp;enable=1" in off
-    response = page.get(f"{PATH}new/{query}&enable=1")
+    response = page.get(f"{PATH}new/{query}")
+    assert "Billing is off: Nothing but failures for 5 days." in text(response)
     assert "Turn on and replay 214" in text(response)
-    page.post(f"{PATH}new/{query}&enable=1", {"token": token_of(response)})
+    refused = page.post(f"{PATH}new/{query}")
+    assert "The subscription is off." in text(refused), "only the button that says so turns it on"
+    assert response.context["address"] == f"{PATH}new/{query}&enable=1"
+    page.post(response.context["address"], {"token": token_of(response)})
     subscription.refresh_from_db()
     assert subscription.enabled
     assert Replay.objects.get().expected == 214

@@ -12,6 +12,7 @@ from django.contrib import messages
 from django.db.models import Exists, OuterRef
 from django.http import HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
@@ -43,9 +44,9 @@ YOUNG = timedelta(minutes=10)
 SMALL = 50_000
 
 TITLES = {
-    Kind.FAILED: gettext_lazy("What failed"),
-    Kind.FILTERED: gettext_lazy("What the filters matched"),
-    Kind.MISSED: gettext_lazy("What was never sent"),
+    Kind.FAILED: gettext_lazy("Replay of what failed"),
+    Kind.FILTERED: gettext_lazy("Replay of what the filters matched"),
+    Kind.MISSED: gettext_lazy("Sending what was missed"),
 }
 
 
@@ -76,7 +77,7 @@ class ChoiceForm(forms.Form):
     since = forms.CharField(
         label=gettext_lazy("Since"),
         required=False,
-        widget=forms.TextInput(attrs={"type": "datetime-local", "class": "short"}),
+        widget=forms.TextInput(attrs={"type": "datetime-local"}),
         help_text=gettext_lazy("In your time zone. What failed is counted by when it was given up."),
     )
 
@@ -86,6 +87,9 @@ class ChoiceForm(forms.Form):
         super().__init__(data, initial=initial)
         rows = Subscription.objects.for_tenant(tenant).only("pk", "name", "url").order_by("name", "url")
         self.fields["subscription"].queryset = rows  # type: ignore[attr-defined]
+        if data and "since" in self.errors:
+            # What was typed stays, which a field for times would not show.
+            self.fields["since"].widget.input_type = "text"  # type: ignore[attr-defined]
 
     def clean_since(self) -> datetime | None:
         text = self.cleaned_data["since"].strip()
@@ -110,37 +114,40 @@ def replay_new(request: TenantRequest) -> HttpResponse:
     stands in the query, so that a lost session comes back to it."""
     filters = DeliveryFilters.from_query(request.GET)
     subscription = _subscription(request, filters)
-    form = None
-    if request.GET.get("kind") != Kind.FILTERED:
+    if request.GET.get("kind") == Kind.FILTERED:
+        if filters.errors:
+            # There each mistake is said at its field.
+            return redirect(_address("webhooks:deliveries", request, kind=None))
+        wish = rules.wish(request.tenant, Kind.FILTERED, filters=filters)
+    else:
         form = ChoiceForm(request.GET if request.GET else None, tenant=request.tenant)
         if not form.is_valid():
             return render(request, "webhooks/replay_choice.html", {**SECTION, "form": form})
-    try:
-        wish = _wish(request, form, filters)
-    except rules.Refused as refused:
-        return render(request, "webhooks/replay_new.html", {**SECTION, "refused": str(refused)})
-    enable = request.GET.get("enable") == "1" and subscription is not None and wish.kind != Kind.FILTERED
-    refused_words = ""
+        wish = rules.wish(request.tenant, form.cleaned_data["kind"], subscription=subscription, since=filters.since)
+    refused = ""
     if request.method == "POST":
+        enable = request.GET.get("enable") == "1"
         try:
             started = rules.start(wish, by=actor_of(request), enable=enable, token=_token(request))
-        except rules.Refused as refused:
-            refused_words = str(refused)
+        except rules.Refused as error:
+            refused = str(error)
         else:
             return redirect("webhooks:replay", request.tenant.slug, started.pk)
-    context = {
-        **SECTION,
+    return render(request, "webhooks/replay_new.html", {**SECTION, **_asked(request, wish), "refused": refused})
+
+
+def _asked(request: TenantRequest, wish: Replay) -> dict[str, Any]:
+    off = wish.subscription if wish.subscription is not None and not wish.subscription.enabled else None
+    return {
         "wish": wish,
         "shown": Shown(wish),
         "number": rules.count(wish),
-        "subscription": wish.subscription,
-        "keeps_off": _keeps_off(wish.subscription),
-        "enable": enable,
-        "enabling": _query(request, enable="1"),
+        "off": off,
+        "keeps_off": "" if off is None else edits.keeps_off(off),
+        # Only by the button that says so.
+        "address": _address("webhooks:replay_new", request, enable=None if off is None else "1"),
         "token": uuid4(),
-        "refused": refused_words,
     }
-    return render(request, "webhooks/replay_new.html", context)
 
 
 def _subscription(request: TenantRequest, filters: DeliveryFilters) -> Subscription | None:
@@ -151,21 +158,14 @@ def _subscription(request: TenantRequest, filters: DeliveryFilters) -> Subscript
     return found
 
 
-def _wish(request: TenantRequest, form: ChoiceForm | None, filters: DeliveryFilters) -> Replay:
-    if form is None:
-        return rules.wish(request.tenant, Kind.FILTERED, filters=filters)
-    asked = form.cleaned_data
-    return rules.wish(request.tenant, asked["kind"], subscription=asked["subscription"], since=asked["since"])
-
-
-def _keeps_off(subscription: Subscription | None) -> str:
-    return "" if subscription is None or subscription.enabled else edits.keeps_off(subscription)
-
-
-def _query(request: TenantRequest, **changes: str) -> str:
+def _address(name: str, request: TenantRequest, **changes: str | None) -> str:
+    """A page with the query of this one, but for `changes`; None takes one away."""
     query = request.GET.copy()
-    query.update(changes)
-    return f"?{query.urlencode()}"
+    for key, value in changes.items():
+        query.pop(key, None)
+        if value is not None:
+            query[key] = value
+    return f"{reverse(name, args=[request.tenant.slug])}?{query.urlencode()}"
 
 
 def _token(request: TenantRequest) -> UUID | None:
@@ -179,7 +179,13 @@ def _token(request: TenantRequest) -> UUID | None:
 def replay(request: TenantRequest, pk: int) -> HttpResponse:
     row = get_object_or_404(_rows(request), pk=pk)
     shown = Shown(row)
-    context = {**SECTION, "shown": shown, "may_cancel": request.may(Role.DEVELOPER) and rules.can_be_cancelled(row)}
+    may = request.may(Role.DEVELOPER)
+    context = {
+        **SECTION,
+        "shown": shown,
+        "may_cancel": may and rules.can_be_cancelled(row),
+        "may_replay": may and shown.progress.failed and not shown.progress.going_on,
+    }
     if not request.htmx:  # type: ignore[attr-defined]
         return render(request, "webhooks/replay.html", context)
     if not shown.progress.going_on:
