@@ -44,13 +44,15 @@ def state(kind: str, word: str = "") -> SafeString:
 
 
 @register.simple_tag
-def moment(when: datetime | None, *, ago: bool = False) -> SafeString | str:
-    """In the reader's zone; UTC to whoever points at it. With `ago`, how long since."""
+def moment(when: datetime | None, *, ago: bool = False, brief: bool = False) -> SafeString | str:
+    """In the reader's zone; UTC to whoever points at it. With `ago`, how long
+    since; with `brief`, of today only the time."""
     if when is None:
         return "-"
     local = timezone.localtime(when)
     utc = when.astimezone(timezone.get_fixed_timezone(0))
-    shown = naturaltime(when) if ago else formats.date_format(local, "DATETIME_FORMAT")
+    today = brief and local.date() == timezone.localdate()
+    shown = naturaltime(when) if ago else formats.date_format(local, "TIME_FORMAT" if today else "DATETIME_FORMAT")
     title = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
     return format_html('<time datetime="{}" title="{}">{}</time>', utc.isoformat(), title, shown)
 

@@ -113,7 +113,8 @@ def _address(request: HttpRequest, filters: DeliveryFilters) -> str:
 
 
 def _shown(request: TenantRequest, panel: Panel) -> dict[str, Any]:
-    return {"section": "deliveries", "panel": panel, "matching": _matching(request, panel)}
+    folded = {"since", "until", "event"} & {name for name, text in panel.filters.typed.items() if text}
+    return {"section": "deliveries", "panel": panel, "matching": _matching(request, panel), "more_open": bool(folded)}
 
 
 def _matching(request: TenantRequest, panel: Panel) -> dict[str, Any] | None:

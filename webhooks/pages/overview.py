@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from django.http import HttpResponse
 
 LONGEST_SEARCH = 200
+# So many are found without a search.
+FEW = 10
 
 
 @page()
@@ -26,6 +28,7 @@ def overview(request: TenantRequest) -> HttpResponse:
     needy, after = "needy" in request.GET, request.GET.get("after", "")
     listing = overviews.listing(request.tenant, search=search, needy=needy, after=after)
     context |= {"listing": listing, "search": search, "needy": needy, "after": after}
+    context["has_search"] = bool(search) or needy or health.total > FEW
     if request.headers.get("HX-Target") == "subscriptions":
         return render(request, "webhooks/overview/subscriptions.html", context)
     charts = rollups.panel(tenant=request.tenant, period=request.GET.get("period"))
