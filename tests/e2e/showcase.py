@@ -169,7 +169,9 @@ def build() -> Showcase:
         stage.rollups(subscription, failing=subscription is not healthy)
     off.disable(reason="Nothing but failures for 5 days.")
     since = stage.now - timedelta(hours=5)
-    Throttle.objects.create(subscription=failing, failures=14, failing_since=since, probe_at=stage.now)
+    # The worker may have made one already.
+    failing_for_hours = {"failures": 14, "failing_since": since, "probe_at": stage.now}
+    Throttle.objects.update_or_create(subscription=failing, defaults=failing_for_hours)
     return Showcase(
         tenant=tenant,
         fresh=fresh,

@@ -9,7 +9,6 @@ import sys
 import urllib.request
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
-from urllib.error import URLError
 
 from django.conf import settings as project
 
@@ -67,7 +66,7 @@ class Site:
         wait_for(self._answers, timeout=40, what="the web process does not answer")
 
     def _answers(self) -> bool:
-        with suppress(URLError, ConnectionError):
+        with suppress(OSError):
             return bool(urllib.request.urlopen(f"{self.url}/healthz", timeout=2).status == 200)  # noqa: S310
         return False
 
