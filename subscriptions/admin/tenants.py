@@ -191,11 +191,10 @@ class TenantAdmin(WishAdmin):
     ) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
-            "title": f"{deed}?",
+            "title": f"{deed}: {tenant.name}",
             "opts": self.opts,
             "deed": deed,
             "explained": [sentence for sentence in explained if sentence],
-            "about": [tenant],
             "back": reverse("admin:subscriptions_tenant_change", args=[tenant.pk]),
             "form": form,
             "media": self.media,

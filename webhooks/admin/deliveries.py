@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin, messages
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import Count, Max, Q
 from django.db.models.functions import Now
 from django.shortcuts import get_object_or_404, redirect
@@ -20,7 +21,8 @@ from django.views.decorators.http import require_POST
 
 from subscriptions.admin.filters import TenantFilter
 from subscriptions.admin.shown import below, clipped, moment
-from subscriptions.models import Subscription
+from subscriptions.models import AuditEntry, Subscription, Tenant, home
+from subscriptions.trail import actor_of, note
 from webhooks import deliveries, reasons
 from webhooks.admin import shown
 from webhooks.admin.filters import AgeFilter, DeliveryTopicFilter, LastReasonFilter
@@ -28,11 +30,13 @@ from webhooks.admin.lists import TrafficAdmin, filters_in_words
 from webhooks.models import Attempt, Delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse
     from django.utils.safestring import SafeString
+
+    from subscriptions.trail import Actor
 
 # The newest attempts that a delivery's page shows; the list has them all.
 ATTEMPTS_SHOWN = 20
@@ -127,16 +131,32 @@ class DeliveryAdmin(TrafficAdmin):
 
     def _replay(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
         chosen = queryset.count()
-        done = deliveries.replay(queryset, by=request.user.get_username())
+        with transaction.atomic(using=home()):
+            free = _free(queryset)
+            done = deliveries.replay(Delivery.objects.filter(pk__in=free), by=request.user.get_username())
+            _note(request, AuditEntry.Action.DELIVERY_REPLAYED, free.values())
+        self._report(request, chosen, done, "will be sent again", "what a worker is sending right now")
+
+    def _replay_all(self, request: HttpRequest, matching: QuerySet[Delivery], *, filters: list[str]) -> None:
+        chosen = matching.count()
+        with transaction.atomic(using=home()):
+            of_tenants = dict(matching.order_by().values_list("tenant").annotate(Count("pk")))
+            done = deliveries.replay(matching, by=request.user.get_username())
+            for tenant in Tenant.objects.filter(pk__in=of_tenants):
+                number = of_tenants[tenant.pk]
+                name, action = f"a replay of {_deliveries(number)}", AuditEntry.Action.REPLAY_STARTED
+                note(_operator(request), action, tenant=tenant, name=name, filters=filters, expected=number)
         self._report(request, chosen, done, "will be sent again", "what a worker is sending right now")
 
     def _cancel(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
-        chosen = [delivery.pk for delivery in queryset.only("pk").select_related(None)]
-        was_open = set(Delivery.objects.filter(pk__in=chosen).open().values_list("pk", flat=True))
-        done = deliveries.cancel(queryset)
-        for delivery in Delivery.objects.filter(pk__in=was_open, status=Delivery.Status.CANCELLED):
-            self.log_change(request, delivery, "Cancelled.")
-        self._report(request, len(chosen), done, "cancelled", "what is at its end, or being sent right now")
+        chosen = queryset.count()
+        with transaction.atomic(using=home()):
+            free = {pk: delivery for pk, delivery in _free(queryset).items() if delivery.status in Delivery.OPEN}
+            done = deliveries.cancel(Delivery.objects.filter(pk__in=free))
+            _note(request, AuditEntry.Action.DELIVERY_CANCELLED, free.values())
+            for delivery in free.values():
+                self.log_change(request, delivery, "Cancelled.")
+        self._report(request, chosen, done, "cancelled", "what is at its end, or being sent right now")
 
     def _report(self, request: HttpRequest, chosen: int, done: int, what: str, exempt: str) -> None:
         left = f" {_deliveries(chosen - done)} left alone: {exempt}." if done < chosen else ""
@@ -184,7 +204,7 @@ class DeliveryAdmin(TrafficAdmin):
         newest = number(request.POST.get("newest", ""))
         if request.method == "POST" and newest is not None:
             # Not what came to match while the number was being read.
-            self._replay(request, matching.filter(pk__lte=newest))
+            self._replay_all(request, matching.filter(pk__lte=newest), filters=filters_in_words(changelist))
             return redirect(listed)
         found = matching.aggregate(
             all=Count("pk"),
@@ -289,6 +309,24 @@ class Shown:
     def cut(self) -> str:
         """By what was kept: the limit may have been another one then."""
         return f"cut after {shown.size(len(self.attempt.response_body))}" if self.attempt.response_cut else ""
+
+
+def _free(queryset: QuerySet[Delivery]) -> dict[int, Delivery]:
+    """Of a page's rows, those that no worker holds; locked, so that none takes one meanwhile."""
+    chosen = list(queryset.order_by("pk").values_list("pk", flat=True))
+    rows = Delivery.objects.using(home()).filter(pk__in=chosen).free().order_by("pk")
+    rows = rows.select_related("event", "tenant").defer("event__body", "event__changed")
+    return {row.pk: row for row in rows.select_for_update(no_key=True, of=("self",))}
+
+
+def _note(request: HttpRequest, action: AuditEntry.Action, rows: Iterable[Delivery]) -> None:
+    for row in rows:
+        event = row.event
+        note(_operator(request), action, tenant=row.tenant, about=row, name=event.topic, event=event.webhook_id)
+
+
+def _operator(request: HttpRequest) -> Actor:
+    return actor_of(request, as_operator=True)
 
 
 def _deliveries(count: int) -> str:
