@@ -41,6 +41,15 @@ def nothing_remembered() -> None:
     matching.forget()
 
 
+@pytest.fixture(autouse=True)
+def time_to_fan_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow moment of the machine must not end a batch early."""
+    from webhooks import deliveries, turns
+
+    monkeypatch.setattr(deliveries, "FAN_OUT_SECONDS", 60.0)
+    monkeypatch.setattr(turns, "_served", turns.BEFORE_ALL)
+
+
 @pytest.fixture
 def process_env(transactional_db: None, redis_url: str) -> dict[str, str]:
     """The environment in which a child process works on this test's database and queue."""

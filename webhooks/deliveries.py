@@ -19,16 +19,17 @@ from django.db import (
     connections,
     transaction,
 )
-from django.db.models import F, Q
+from django.db.models import Count, F, Q, UUIDField, Value
 from django.db.models.functions import Now
 
 from subscriptions.conf import conf
 from subscriptions.models import Subscription, Tenant, home, wishes_leaving
-from webhooks import matching, tallies, tasks, throttles
+from webhooks import matching, tallies, tasks, throttles, turns
 from webhooks.claims import Claim, claim, forget_secrets, next_due_in, release
 from webhooks.models import Delivery, Event
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
     from uuid import UUID
 
     from django.db.models import Model, QuerySet
@@ -53,10 +54,11 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Events of one transaction of the fan-out, and how long it may go on taking
-# more: an event for 10,000 subscriptions takes a tenth of a second, in which
-# SQLite lets nobody else write.
-FAN_OUT_SECONDS = 0.25
+# How long a transaction of the fan-out may go on taking more: while it does,
+# what is due waits, and SQLite lets nobody else write. One statement makes so
+# many deliveries, or those of one event: 10,000 take a tenth of a second.
+FAN_OUT_SECONDS = 0.02
+MOST_ROWS = 250
 # An alias that could not be read is left alone for this long: connecting to a
 # server that is away can take as long as its driver waits.
 RELAY_PAUSE = 30.0
@@ -66,7 +68,8 @@ UNMATCHED = "It could not be matched with subscriptions: "
 
 
 def fan_out(limit: int = 100) -> int:
-    """Turn waiting events into deliveries, oldest first, at most `limit` of them.
+    """Turn waiting events into deliveries, about `limit` of them: tenants take
+    turns, and each has its oldest first.
 
     Returns how many were settled. Several workers share the work: an event is
     locked while it is fanned out, and what is locked is passed over. One that
@@ -74,73 +77,105 @@ def fan_out(limit: int = 100) -> int:
     only where the database itself is away.
     """
     alias = home()
-    if not Event.objects.using(alias).waiting().exists():
+    whose = turns.tenants(limit, using=alias)
+    if not whose:
         return 0  # without a transaction, which on SQLite keeps others from writing
     try:
         with transaction.atomic(using=alias):
-            return _settle(_waiting(alias)[:limit], using=alias)
+            events = turns.events(whose, limit, using=alias)
+            done = _settle(events, using=alias)
+        turns.served(whose, events, done, limit=limit)
+        return len(done)
     except Exception as error:
         if away(error, alias):
             raise
         logger.warning("A batch of events could not be fanned out (%s); trying them one by one", in_short(error))
-    return _fan_out_singly(limit, using=alias)
+    return _fan_out_singly(whose, limit, using=alias)
 
 
-def _fan_out_singly(limit: int, *, using: str) -> int:
+def _fan_out_singly(whose: Sequence[int | None], limit: int, *, using: str) -> int:
     settled = 0
-    for pk in list(Event.objects.using(using).waiting().values_list("pk", flat=True)[: limit + MOST_STUCK]):
+    for event in turns.events(whose, limit + MOST_STUCK, using=using):
         try:
             with transaction.atomic(using=using):
-                settled += _settle(_waiting(using).filter(pk=pk), using=using)
+                settled += len(_settle(_still_waiting(event, using=using), using=using))
         except Exception as error:
             if away(error, using):
                 raise
-            settled += _set_aside(pk, error=error, using=using)
+            settled += _set_aside(event.pk, error=error, using=using)
         if settled >= limit:
             break
     return settled
 
 
-def _waiting(alias: str) -> QuerySet[Event]:
-    skip_locked = connections[alias].features.has_select_for_update_skip_locked
-    return Event.objects.using(alias).waiting().select_for_update(skip_locked=skip_locked).defer("body")
+def _still_waiting(event: Event, *, using: str) -> list[Event]:
+    skip_locked = connections[using].features.has_select_for_update_skip_locked
+    waiting = Event.objects.using(using).waiting().filter(pk=event.pk)
+    return list(waiting.select_for_update(skip_locked=skip_locked).defer("body"))
 
 
-def _settle(events: QuerySet[Event], *, using: str) -> int:
+def _settle(events: Sequence[Event], *, using: str) -> list[Event]:
+    """Returns those that were, before it took too long."""
     deadline = time.monotonic() + FAN_OUT_SECONDS
-    done: list[UUID] = []
-    for event in list(events):
-        _insert_deliveries(event, using=using)
-        done.append(event.pk)
+    done: list[Event] = []
+    for some in _together(events, using=using):
+        _insert_deliveries(some, using=using)
+        done += some
         if time.monotonic() > deadline:
             break
-    Event.objects.using(using).filter(pk__in=done).update(fanned_out_at=Now())
+    Event.objects.using(using).filter(pk__in=[event.pk for event in done]).update(fanned_out_at=Now())
     # With the rows themselves: what was captured is this and what still waits.
     counts = dict.fromkeys([tallies.CAPTURED, tallies.FANNED_OUT], len(done))
     tallies.add({(tallies.EVENTS, label): number for label, number in counts.items()}, using=using)
-    return len(done)
+    return done
 
 
-def _insert_deliveries(event: Event, *, using: str) -> None:
+def _together(events: Sequence[Event], *, using: str) -> list[list[Event]]:
+    """What one statement does: events that are alike but for whose they are
+    and when, for at most MOST_ROWS subscriptions; or a single one."""
+    widths = _subscriptions_of({event.tenant_id for event in events}, using=using) if len(events) > 1 else {}
+    portions: list[list[Event]] = []
+    growing: dict[Any, tuple[list[Event], int]] = {}
+    for event in events:
+        alike = (event.topic, *(event.changed or ())) if event.tenant_id is not None else event.pk
+        width = widths.get(event.tenant_id, 1)
+        portion, rows = growing.get(alike, ([], MOST_ROWS))
+        if rows + width > MOST_ROWS:
+            portion, rows = [], 0
+            portions.append(portion)
+        portion.append(event)
+        growing[alike] = (portion, rows + width)
+    return portions
+
+
+def _subscriptions_of(tenants: Collection[int | None], *, using: str) -> dict[int | None, int]:
+    enabled = Subscription.objects.using(using).enabled().filter(tenant__in=[pk for pk in tenants if pk is not None])
+    return dict(enabled.order_by().values_list("tenant_id").annotate(Count("pk")))
+
+
+def _insert_deliveries(events: Sequence[Event], *, using: str) -> None:
     """One statement, however many subscriptions; again is harmless."""
     connection = connections[using]
-    wanting = matching.wanting(event).using(using).order_by().values("pk", "tenant_id")
-    compiler = wanting.query.get_compiler(using=using)
+    if events[0].tenant_id is None:
+        (event,) = events
+        wanting = matching.wanting(event).values_list(Value(event.pk, UUIDField()), "pk", "tenant_id")
+    else:
+        wanting = matching.wanting_any(events).values_list("tenant__events", "pk", "tenant_id")
+    compiler = wanting.using(using).order_by().query.get_compiler(using=using)
     matched, parameters = compiler.as_sql()
     now, _ = compiler.compile(Now())
-    event_id = Event._meta.pk.get_db_prep_value(event.pk, connection)
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
-            WITH wanting (subscription_id, tenant_id) AS ({matched})
+            WITH wanting (event_id, subscription_id, tenant_id) AS ({matched})
             INSERT INTO webhooks_delivery
                 (event_id, subscription_id, tenant_id, status, created_at, next_attempt_at,
                  attempt_count, schedule_step, lease, "trigger", triggered_by)
-            SELECT %s, subscription_id, tenant_id, 'pending', {now}, {now}, 0, 0, 0, 'schedule', ''
+            SELECT event_id, subscription_id, tenant_id, 'pending', {now}, {now}, 0, 0, 0, 'schedule', ''
             FROM wanting WHERE true
             ON CONFLICT (event_id, subscription_id) DO NOTHING
             """,  # noqa: S608 - made of the ORM's own SQL
-            [*parameters, event_id],
+            parameters,
         )
 
 

@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
-from django.db.models import Exists, Max, OuterRef, Q
+from django.db.models import Exists, F, Max, OuterRef, Q
 
 from subscriptions.conf import LOG, conf
 from subscriptions.entries import TEST
@@ -28,6 +28,7 @@ from subscriptions.models import Revision, Subscription, Tenant, Topic, Wish, ho
 
 if TYPE_CHECKING:
     import uuid
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -91,14 +92,23 @@ def wanting(event: Event) -> QuerySet[Subscription]:
     There was what stands before it by the clock, and what its writer knew of:
     the machines' clocks may differ, and step.
     """
-    topics = Topic.objects.filter(
-        Q(field="") | Q(field__in=event.changed or ()),
-        subscription=OuterRef("pk"),
-        name__in=candidates(event.topic),
-    )
     there = Q(created_at__lte=event.created_at) | Q(pk__lte=event.newest_subscription or 0)
-    subscriptions = Subscription.objects.enabled().filter(there, Exists(topics))
+    subscriptions = Subscription.objects.enabled().filter(there, _listens(event))
     return subscriptions if event.tenant_id is None else subscriptions.filter(tenant_id=event.tenant_id)
+
+
+def wanting_any(events: Sequence[Event]) -> QuerySet[Subscription]:
+    """As `wanting`, joined with the events, for several at once that are of
+    tenants (`tenant__events`) and differ only in whose they are and when."""
+    there = Q(created_at__lte=F("tenant__events__created_at")) | Q(pk__lte=F("tenant__events__newest_subscription"))
+    return Subscription.objects.enabled().filter(
+        there, _listens(events[0]), tenant__events__in=[event.pk for event in events]
+    )
+
+
+def _listens(event: Event) -> Exists:
+    fields = Q(field="") | Q(field__in=event.changed or ())
+    return Exists(Topic.objects.filter(fields, subscription=OuterRef("pk"), name__in=candidates(event.topic)))
 
 
 def forget() -> None:

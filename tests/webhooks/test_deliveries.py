@@ -3,23 +3,25 @@ from __future__ import annotations
 import logging
 import threading
 import tracemalloc
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.db import DataError, IntegrityError, OperationalError, connection, connections, transaction
 from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from subscriptions.models import Subscription, Tenant, Topic
 from tests.servers import wait_for
 from tests.traffic import TOPIC, let_leases_end, make_deliveries, make_event
-from webhooks import deliveries, tasks
+from webhooks import deliveries, tasks, turns
 from webhooks.deliveries import cancel, claim, fan_out, relay, replay, requeue
 from webhooks.models import Attempt, Delivery, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pytest_django.fixtures import Settings
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.django_db
 
 Status = Delivery.Status
+UPDATED = "shop.order.updated"
 PAST = timezone.now() - timedelta(days=1)
 
 
@@ -50,10 +53,10 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[Event, Exception], None
     insert = deliveries._insert_deliveries
 
     def refuse(poisoned: Event, error: Exception) -> None:
-        def refusing(event: Event, *, using: str) -> None:
-            if event.pk == poisoned.pk:
+        def refusing(events: Sequence[Event], *, using: str) -> None:
+            if poisoned in events:
                 raise error
-            insert(event, using=using)
+            insert(events, using=using)
 
         monkeypatch.setattr(deliveries, "_insert_deliveries", refusing)
 
@@ -138,9 +141,121 @@ def test_a_batch_ends_in_time_for_others_to_write(
     tenant: Tenant, subscription: Subscription, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deliveries, "FAN_OUT_SECONDS", -1)
+    monkeypatch.setattr(deliveries, "MOST_ROWS", 1)
     for _ in range(3):
         make_event(tenant)
     assert [fan_out(), fan_out(), fan_out(), fan_out()] == [1, 1, 1, 0]
+
+
+def test_events_that_are_alike_take_one_statement(
+    tenant: Tenant, make_tenant: Callable[..., Tenant], subscribe: Subscribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "MOST_ROWS", 4)
+    other = make_tenant("umbrella")
+    ours, of_status = subscribe(tenant, "shop.*"), subscribe(tenant, UPDATED, changed=("status",))
+    theirs = subscribe(other, "*")
+    Event.objects.all().delete()
+    plain = [make_event(tenant), make_event(other), make_event(tenant)]
+    changed = make_event(tenant, topic=UPDATED, changed=["status"])
+    for_all = make_event(None)
+    with CaptureQueriesContext(connection) as queries:
+        assert fan_out() == 5
+    inserts = [query for query in queries.captured_queries if "INSERT INTO webhooks_delivery" in query["sql"]]
+    # Two of three events and four subscriptions at most; one of another change; and one of all tenants.
+    assert len(inserts) == 4
+    assert set(Delivery.objects.values_list("event_id", "subscription_id", "tenant_id")) == {
+        (plain[0].pk, ours.pk, tenant.pk),
+        (plain[1].pk, theirs.pk, other.pk),
+        (plain[2].pk, ours.pk, tenant.pk),
+        (changed.pk, ours.pk, tenant.pk),
+        (changed.pk, of_status.pk, tenant.pk),
+        (for_all.pk, ours.pk, tenant.pk),
+        (for_all.pk, theirs.pk, other.pk),
+    }
+
+
+@pytest.fixture
+def three(make_tenant: Callable[..., Tenant], subscribe: Subscribe) -> list[Tenant]:
+    """Tenants with a subscription each."""
+    made = [make_tenant(name) for name in ("one", "two", "three")]
+    for each in made:
+        subscribe(each, "shop.*")
+    Event.objects.all().delete()
+    return made
+
+
+def fanned_out() -> Counter[str]:
+    """Settled events, by tenant."""
+    return Counter(Event.objects.exclude(fanned_out_at=None).values_list("tenant__slug", flat=True))
+
+
+def test_the_newest_event_of_one_tenant_does_not_wait_for_the_many_of_another(three: list[Tenant]) -> None:
+    one, two, _ = three
+    old = [make_event(one) for _ in range(30)]
+    new = make_event(two)
+    assert fan_out(10) == 6
+    assert Delivery.objects.filter(event=new).exists()
+    assert set(Delivery.objects.exclude(event=new).values_list("event_id", flat=True)) == {
+        event.pk for event in sorted(old, key=lambda event: event.pk)[:5]
+    }
+    assert fan_out(10) == 10
+
+
+def test_more_tenants_than_a_batch_holds_come_one_after_the_other(three: list[Tenant]) -> None:
+    for each in three:
+        for _ in range(3):
+            make_event(each)
+    seen = []
+    for _ in range(3):
+        assert fan_out(2) == 2
+        seen.append(fanned_out())
+    assert seen == [{"one": 1, "two": 1}, {"one": 1, "two": 1, "three": 2}, {"one": 2, "two": 2, "three": 2}]
+
+
+def test_who_was_left_out_for_want_of_time_is_next(three: list[Tenant], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliveries, "FAN_OUT_SECONDS", -1)
+    monkeypatch.setattr(deliveries, "MOST_ROWS", 1)
+    for each in three:
+        for _ in range(2):
+            make_event(each)
+    seen = []
+    for _ in range(4):
+        assert fan_out() == 1
+        seen.append(fanned_out())
+    assert seen == [
+        {"one": 1},
+        {"one": 1, "two": 1},
+        {"one": 1, "two": 1, "three": 1},
+        {"one": 2, "two": 1, "three": 1},
+    ]
+
+
+def test_events_for_every_tenant_have_a_turn_among_the_others(three: list[Tenant]) -> None:
+    one, *_ = three
+    for _ in range(10):
+        make_event(one)
+    for_all = make_event(None)
+    fan_out(4)
+    assert Delivery.objects.filter(event=for_all).count() == 3
+    assert fanned_out() == {"one": 2, None: 1}
+
+
+def test_whose_turn_it_is_takes_a_few_steps_of_an_index_however_many_events_wait(three: list[Tenant]) -> None:
+    one, two, _ = three
+    Event.objects.bulk_create(
+        [Event(tenant=each, topic=TOPIC, body=b"{}", created_at=PAST) for each in (one, two) for _ in range(2_000)]
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+        explain = "EXPLAIN" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
+        whose = turns.tenants(10, using="default")
+        query, parameters = turns._oldest(whose, 5, using="default")
+        for statement, values in ((turns.TENANTS, [turns.BEFORE_ALL, 10]), (query, parameters)):
+            cursor.execute(f"{explain} {statement}", values)
+            plan = " ".join(str(value) for row in cursor.fetchall() for value in row)
+            assert "event_turn" in plan
+            assert "Seq Scan on webhooks_event" not in plan
+            assert "SCAN webhooks_event" not in plan.replace("SCAN webhooks_event USING COVERING INDEX event_turn", "")
 
 
 def test_an_event_that_cannot_be_matched_is_set_aside_and_says_why(

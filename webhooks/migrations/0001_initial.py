@@ -36,7 +36,7 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField()),
                 ('fanned_out_at', models.DateTimeField(blank=True, null=True)),
                 ('newest_subscription', models.BigIntegerField(blank=True, editable=False, null=True)),
-                ('tenant', models.ForeignKey(blank=True, db_constraint=False, help_text='Empty: it concerns every tenant.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='events', to='subscriptions.tenant')),
+                ('tenant', models.ForeignKey(blank=True, db_constraint=False, db_index=False, help_text='Empty: it concerns every tenant.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='events', to='subscriptions.tenant')),
             ],
         ),
         migrations.CreateModel(
@@ -188,6 +188,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='event',
             index=models.Index(condition=models.Q(('fanned_out_at', None)), fields=['id'], name='event_waiting'),
+        ),
+        migrations.AddIndex(
+            model_name='event',
+            index=models.Index(condition=models.Q(('fanned_out_at', None)), fields=['tenant', 'id'], name='event_turn'),
         ),
         migrations.AddIndex(
             model_name='event',

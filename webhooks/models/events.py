@@ -48,6 +48,7 @@ class Event(models.Model):
         null=True,
         blank=True,
         db_constraint=False,
+        db_index=False,  # `event_by_tenant` begins with it
         help_text="Empty: it concerns every tenant.",
     )
     topic = models.CharField(max_length=200)
@@ -68,6 +69,8 @@ class Event(models.Model):
         indexes = [
             # The drain: what is still to be fanned out.
             models.Index(fields=["id"], name="event_waiting", condition=Q(fanned_out_at=None)),
+            # The fan-out: whose turn it is, and what of theirs is oldest.
+            models.Index(fields=["tenant", "id"], name="event_turn", condition=Q(fanned_out_at=None)),
             # Pages and the admin: a tenant's events, newest first.
             models.Index(fields=["tenant", "-created_at"], name="event_by_tenant"),
             # prune: the oldest events of all tenants.
