@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # What an operator looks for comes first.
 APPS = ("webhooks", "subscriptions")
+NAMES = {"django_rq": "Queue", "mfa": "Second factors"}
 MODELS = ("Overview", "Delivery", "Event", "Attempt", "Replay", "Tenant", "Subscription")
 
 
@@ -34,6 +35,7 @@ class Site(AdminSite):
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
         apps = super().get_app_list(request, app_label)
         for app in apps:
+            app["name"] = NAMES.get(app["app_label"], app["name"])
             app["models"].sort(key=lambda model: _place(model["object_name"], MODELS))
         return sorted(apps, key=lambda app: _place(app["app_label"], APPS))
 

@@ -85,6 +85,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
+    "config.policy.QueuePages",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "subscriptions.zones.ReadersZone",
@@ -171,12 +172,15 @@ if VERSION >= (6, 1):
         "password": "EMAIL_HOST_PASSWORD",
         "use_tls": "EMAIL_USE_TLS",
         "use_ssl": "EMAIL_USE_SSL",
+        "file_path": "EMAIL_FILE_PATH",
     }
     _options = {option: _mail[name] for option, name in _names.items() if _mail.get(name)}
+    if "host" in _options:
+        _options["timeout"] = EMAIL_SECONDS
     MAILERS = {
         "default": {
             "BACKEND": _mail["EMAIL_BACKEND"],
-            "OPTIONS": {**_options, "timeout": EMAIL_SECONDS} if _options else {},
+            "OPTIONS": _options,
         }
     }
 else:
