@@ -102,9 +102,15 @@ class SubscriptionForm(forms.Form):
     version = forms.IntegerField(required=False, widget=forms.HiddenInput)
     made_by = forms.UUIDField(required=False, widget=forms.HiddenInput)
 
-    def __init__(self, data: Any = None, *, tenant: Tenant, subscription: Subscription | None = None) -> None:
+    def __init__(
+        self, data: Any = None, *, tenant: Tenant, subscription: Subscription | None = None, topic: str = ""
+    ) -> None:
+        """`topic` is ticked in a new one."""
         self.tenant, self.subscription = tenant, subscription
-        super().__init__(data, initial=_initial(subscription, self._shown))
+        initial = _initial(subscription, self._shown) if subscription else {"made_by": uuid.uuid4()}
+        if topic in self._shown:
+            initial["topics"] = {topic: []}
+        super().__init__(data, initial=initial)
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -301,9 +307,7 @@ def _row(model: Model, chosen: Chosen, words: str, actions: Iterable[str]) -> Ro
     )
 
 
-def _initial(subscription: Subscription | None, shown: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    if subscription is None:
-        return {"made_by": uuid.uuid4()}
+def _initial(subscription: Subscription, shown: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     wanted = edits.topics_of(subscription)
     ticked = {name: fields for name, fields in wanted.items() if name in shown and set(fields) <= set(shown[name])}
     is_inbox = subscription.url == INBOX

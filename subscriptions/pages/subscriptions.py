@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 @never_cache
 @page(Role.DEVELOPER)
 def create(request: TenantRequest) -> HttpResponse:
-    form = SubscriptionForm(request.POST if request.method == "POST" else None, tenant=request.tenant)
+    data = request.POST if request.method == "POST" else None
+    form = SubscriptionForm(data, tenant=request.tenant, topic=request.GET.get("topic", ""))
     if request.method == "POST" and not _is_search(request, form) and form.is_valid():
         actor = actor_of(request)
         try:
@@ -100,9 +101,7 @@ def _made(request: TenantRequest, subscription: Subscription, secret: str) -> Ht
         "snippets": SNIPPETS,
         "is_inbox": subscription.url == INBOX,
     }
-    response = render(request, "subscriptions/made.html", context)
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    return render(request, "subscriptions/made.html", context)
 
 
 def _once_more(form: SubscriptionForm, made: Subscription, request: TenantRequest) -> tuple[Subscription, str] | None:
