@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from django.utils.safestring import SafeString
 
 SIZE = 50
+# Where a model's own name is no word.
+KINDS = {"apikey": gettext_lazy("API key")}
 
 
 class FilterForm(forms.Form):
@@ -48,6 +50,7 @@ class FilterForm(forms.Form):
 class Line:
     entry: AuditEntry
     sentence: SafeString
+    kind: str
     address: str | None  # where the reader may know it
     details: list[tuple[str, str]]
     subscription: int | None  # where there still is one
@@ -89,6 +92,7 @@ def _lines(request: TenantRequest, entries: list[AuditEntry]) -> Iterator[Line]:
         yield Line(
             entry=entry,
             sentence=trail.sentence(entry),
+            kind=str(KINDS.get(entry.kind, entry.kind)),
             address=entry.address if shown else None,
             details=[(name, _written(value)) for name, value in _pairs(entry.detail)],
             subscription=number if number in there else None,
