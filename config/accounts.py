@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import logging
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from allauth.account import forms as account
 from allauth.account.adapter import DefaultAccountAdapter
@@ -35,8 +35,11 @@ from subscriptions.secrets import decrypt, encrypt
 from subscriptions.trail import Actor, address_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from django.contrib.auth.models import User
     from django.http import HttpRequest, HttpResponse
+    from django.utils.functional import _StrPromise as StrPromise
 
     from subscriptions.models import Invitation
 
@@ -44,6 +47,9 @@ logger = logging.getLogger(__name__)
 
 NAME_LENGTH = Tenant._meta.get_field("name").max_length
 USERNAME_LENGTH = get_user_model()._meta.get_field("username").max_length
+
+
+NEW_PASSWORD = {"password1": _("New password"), "password2": _("New password, again")}
 
 
 def invitation_of(request: HttpRequest) -> Invitation | None:
@@ -75,22 +81,25 @@ class CompanyField(forms.CharField):
 class Labelled(forms.Form):
     """Its fields have labels, and no placeholder that says the same."""
 
+    labels: ClassVar[Mapping[str, StrPromise]] = {}
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for field in self.fields.values():
+        for name, field in self.fields.items():
             field.widget.attrs.pop("placeholder", None)
+            field.label = self.labels.get(name, field.label)
 
 
 class AddEmail(Labelled, account.AddEmailForm):  # type: ignore[misc]
-    pass
+    labels = {"email": _("New address")}
 
 
 class ChangePassword(Labelled, account.ChangePasswordForm):  # type: ignore[misc]
-    pass
+    labels = {"oldpassword": _("Password until now"), **NEW_PASSWORD}
 
 
 class SetPassword(Labelled, account.SetPasswordForm):  # type: ignore[misc]
-    pass
+    labels = NEW_PASSWORD
 
 
 class ResetPassword(Labelled, account.ResetPasswordForm):  # type: ignore[misc]
@@ -98,7 +107,7 @@ class ResetPassword(Labelled, account.ResetPasswordForm):  # type: ignore[misc]
 
 
 class ResetPasswordKey(Labelled, account.ResetPasswordKeyForm):  # type: ignore[misc]
-    pass
+    labels = NEW_PASSWORD
 
 
 class Reauthenticate(Labelled, account.ReauthenticateForm):  # type: ignore[misc]

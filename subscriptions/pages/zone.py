@@ -19,6 +19,7 @@ from subscriptions.zones import COOKIE, known
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
 
+BROWSER = "browser"  # no choice: its script says which
 YEAR = 31_536_000  # seconds
 # Those that a place stands in; the rest are older names of the same.
 PARTS = {"Africa", "America", "Antarctica", "Arctic", "Asia", "Atlantic", "Australia", "Europe", "Indian", "Pacific"}
@@ -29,26 +30,26 @@ def choices() -> list[tuple[str, object]]:
     places = sorted(name for name in known() if name.split("/", 1)[0] in PARTS)
     parts = groupby(places, key=lambda name: name.split("/", 1)[0])
     named = [(part, [(name, name.split("/", 1)[1].replace("_", " ")) for name in names]) for part, names in parts]
-    return [("", gettext_lazy("As the browser says, else UTC")), ("UTC", "UTC"), *named]
+    return [(BROWSER, gettext_lazy("As the browser says, else UTC")), ("UTC", "UTC"), *named]
 
 
 class ZoneForm(forms.Form):
-    zone = forms.ChoiceField(label=gettext_lazy("Time zone"), choices=choices, required=False)
+    zone = forms.ChoiceField(label=gettext_lazy("Time zone"), choices=choices)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def zone(request: HttpRequest) -> HttpResponse:
-    chosen = unquote(request.COOKIES.get(COOKIE, ""))
+    chosen = unquote(request.COOKIES.get(COOKIE, BROWSER))
     form = ZoneForm(request.POST or None, initial={"zone": chosen})
     after = _own(request, request.POST.get("next") or request.GET.get("next", ""))
     if request.method != "POST" or not form.is_valid():
         return render(request, "subscriptions/zone.html", {"form": form, "next": after})
     response = redirect(after or "subscriptions:zone")
     name = form.cleaned_data["zone"]
-    if name:
-        response.set_cookie(COOKIE, quote(name, safe=""), max_age=YEAR, samesite="Lax", secure=request.is_secure())
-    else:
+    if name == BROWSER:
         response.delete_cookie(COOKIE, samesite="Lax")
+    else:
+        response.set_cookie(COOKIE, quote(name, safe=""), max_age=YEAR, samesite="Lax", secure=request.is_secure())
     messages.success(request, _("Times are shown in your zone now."))
     return response
 
