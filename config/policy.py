@@ -9,13 +9,14 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest, HttpResponse
 
-LOOSER = {"script-src": [UNSAFE_INLINE], "style-src": [UNSAFE_INLINE]}
+STYLES = {"style-src": [UNSAFE_INLINE]}
+SCRIPTS = {"script-src": [UNSAFE_INLINE]}
 
 
 class QueuePages:
     """Middleware, inside of CSPMiddleware: RQ's own pages in the admin bring
-    scripts and styles inside of their HTML. They are for staff, and show
-    nothing that a tenant wrote: a job of ours has no arguments."""
+    styles inside of their HTML, and that of a job scripts, too. They are for
+    staff and show nothing that a tenant wrote: a job of ours has no arguments."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -23,7 +24,9 @@ class QueuePages:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
         found = request.resolver_match
+        name = (found.url_name or "") if found is not None else ""
         # Both where django-rq's URLs are included and where it adds itself to the admin.
-        if found is not None and "django_rq" in {found.app_name, (found.url_name or "")[: len("django_rq")]}:
-            response._csp_update = LOOSER  # type: ignore[attr-defined]
+        if name.startswith("django_rq_") or (found is not None and found.app_name == "django_rq"):
+            looser = {**STYLES, **SCRIPTS} if name.endswith("job_detail") else STYLES
+            response._csp_update = looser  # type: ignore[attr-defined]
         return response
