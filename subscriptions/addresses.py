@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+# In the place of a URL: the receiver that is built in, which no network leads to.
+INBOX = "inbox:"
 URL_LIMIT = 2000  # characters, the width of the column
 HOST_LIMIT = 253  # RFC 1035
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -151,6 +153,15 @@ def _refusal_v6(address: IPv6Address) -> str:
 def is_public(address: str | Address, allowed_networks: Iterable[str | Network] = ()) -> bool:
     """Whether a socket may be opened to `address`; ValueError if it is none."""
     return not refusal(ipaddress.ip_address(address), allowed_networks=allowed_networks)
+
+
+def check_target(url: str, *, allowed_networks: Iterable[str | Network] = ()) -> None:
+    """Whether a subscription may have `url`: what may be sent to, or `INBOX`.
+
+    Raises RefusedAddress with a sentence for whoever typed it.
+    """
+    if url != INBOX:
+        check_url(url, allowed_networks=allowed_networks)
 
 
 def check_url(url: str, *, allowed_networks: Iterable[str | Network] = ()) -> ParsedTarget:

@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from subscriptions import addresses, edits, offers
+from subscriptions.addresses import INBOX
 from subscriptions.conf import conf
 from subscriptions.models import HIGHEST_RATE, UPDATED, Subscription
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from subscriptions.offers import Group, Model, Offer
     from subscriptions.trail import Actor
 
-INBOX = "inbox:"
 TO_URL, TO_INBOX = "url", "inbox"
 # A topic, and in parentheses the fields one of which must have changed.
 LINE = re.compile(r"(?P<name>[^\s()]+)\s*(\((?P<fields>[^()]*)\))?")
@@ -103,13 +103,21 @@ class SubscriptionForm(forms.Form):
     made_by = forms.UUIDField(required=False, widget=forms.HiddenInput)
 
     def __init__(
-        self, data: Any = None, *, tenant: Tenant, subscription: Subscription | None = None, topic: str = ""
+        self,
+        data: Any = None,
+        *,
+        tenant: Tenant,
+        subscription: Subscription | None = None,
+        topic: str = "",
+        target: str = "",
     ) -> None:
-        """`topic` is ticked in a new one."""
+        """`topic` is ticked in a new one, and `target` is chosen."""
         self.tenant, self.subscription = tenant, subscription
         initial = _initial(subscription, self._shown) if subscription else {"made_by": uuid.uuid4()}
         if topic in self._shown:
             initial["topics"] = {topic: []}
+        if target == TO_INBOX:
+            initial["target"] = TO_INBOX
         super().__init__(data, initial=initial)
 
     @cached_property

@@ -60,12 +60,12 @@ def _members(subscription: Subscription) -> list[str]:
 
 
 def _mail(subscription: Subscription, reason: str, recipients: Sequence[str]) -> None:
-    subject = SUBJECT.format(host=_host(subscription.url))
+    subject = SUBJECT.format(host=subscription.host[:100])
     text = TEXT.format(
         name=repr(subscription.name) if subscription.name else subscription.pk,
         tenant=subscription.tenant.name,
         reason=reason,
-        url=subscription.url,
+        url="the built-in inbox" if subscription.is_inbox else subscription.url,
     )
     _post(_send, subject, text, recipients, subscription.pk)
 
@@ -76,10 +76,6 @@ def _post(send: Callable[..., None], *arguments: Any) -> None:
     thread = threading.Thread(target=send, args=arguments, name="signalpost-mail", daemon=True)
     thread.start()
     atexit.register(thread.join, MAIL_TIMEOUT)
-
-
-def _host(url: str) -> str:
-    return url.partition("://")[2].partition("/")[0][:100]
 
 
 def _send(subject: str, text: str, recipients: Sequence[str], pk: int) -> None:

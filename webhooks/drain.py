@@ -21,11 +21,11 @@ from django.db import DatabaseError, InterfaceError, connections
 
 from subscriptions.conf import conf
 from subscriptions.models import home
-from webhooks import deliveries, replays, sending, tallies, tasks
+from webhooks import deliveries, inbox, replays, sending, tallies, tasks
 from webhooks.network import Network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from webhooks.claims import Claim
 
@@ -96,15 +96,22 @@ class Drain:
         if not claims:
             return 0
         try:
-            if self.network is None:
-                self.network = Network()
-            self.network.submit(claims)
+            answered = inbox.answer([claim for claim in claims if inbox.takes(claim)])
+            self._submit([claim for claim in claims if not inbox.takes(claim)])
         except Exception:
             deliveries.release(claims)
             raise
+        self.record(answered)
         if self.flying >= conf.in_flight:
             self._share()
         return len(claims)
+
+    def _submit(self, claims: Sequence[Claim]) -> None:
+        if not claims:
+            return
+        if self.network is None:
+            self.network = Network()
+        self.network.submit(claims)
 
     def _share(self) -> None:
         """There is more than this worker takes: one ring woke one worker."""

@@ -13,7 +13,7 @@ from django.db import connections, transaction
 from subscriptions.conf import conf
 from subscriptions.models import home
 from webhooks import disabling, retry, rollups, statements, tallies, throttles
-from webhooks.models import Attempt
+from webhooks.models import Attempt, InboxRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,7 +33,8 @@ _random = SystemRandom().random
 class Outcome:
     """What came of one request. `reason` is empty only for a delivery;
     `retry_after` is in seconds, not yet held within any bounds; `sent` says
-    that the receiver may have seen something of it."""
+    that the receiver may have seen something of it; `arrived` is what the
+    built-in inbox got."""
 
     url: str
     duration_ms: int
@@ -46,6 +47,7 @@ class Outcome:
     response_body: bytes = b""
     cut: bool = False
     retry_after: float | None = None
+    arrived: InboxRequest | None = None
 
 
 def record(results: Sequence[tuple[Claim, Outcome]]) -> Counter[str]:
@@ -90,6 +92,7 @@ def record(results: Sequence[tuple[Claim, Outcome]]) -> Counter[str]:
         off |= {claim.subscription_id: end.why for claim, end in ended if end.turn_off and claim.delivery_id in failed}
         # One after the other in one order, for the same reason as `_lock`.
         counts["turned_off"] = sum(disabling.disable(pk, reason=off[pk], using=alias) for pk in sorted(off))
+        _keep_arrived(results, filled_in=filled_in, using=alias)
         rollups.add(rollups.count(results, ended=filled_in, delivered=arrived, failed=failed), using=alias)
     counts["late"] = len(results) - counts["delivered"] - counts["retrying"] - counts["failed"]
     tallies.note(tallies.ATTEMPTS, Counter(outcome.reason or tallies.DELIVERED for _, outcome in results))
@@ -99,6 +102,12 @@ def record(results: Sequence[tuple[Claim, Outcome]]) -> Counter[str]:
         if claim.delivery_id in failed:
             logger.warning("Delivery %d has failed. %s", claim.delivery_id, end.why, extra=claim.ids)
     return counts
+
+
+def _keep_arrived(results: Sequence[tuple[Claim, Outcome]], *, filled_in: set[int], using: str) -> None:
+    arrived = [outcome.arrived for claim, outcome in results if outcome.arrived and claim.attempt_id in filled_in]
+    if arrived:
+        InboxRequest.objects.using(using).keep(arrived)
 
 
 def _given_up_on() -> str:

@@ -29,7 +29,6 @@ OVERLAP = timedelta(hours=24)
 TOPIC = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
 TOPIC_PATTERN = re.compile(r"\*|[a-z0-9_]+(\.[a-z0-9_]+)*\.(\*|[a-z0-9_]+)")
 UPDATED = ".updated"
-INBOX = "inbox:"  # in the place of a URL
 HIGHEST_RATE = 1_000  # requests per second to one subscription
 
 
@@ -95,7 +94,7 @@ class Subscription(Wish):
             errors["name"] = _("The name holds an invisible character; leave it out.")
         if self.url:
             try:
-                addresses.check_url(self.url, allowed_networks=conf.allowed_networks)
+                addresses.check_target(self.url, allowed_networks=conf.allowed_networks)
             except addresses.RefusedAddress as error:
                 errors["url"] = str(error)
         if errors:
@@ -119,7 +118,7 @@ class Subscription(Wish):
     @property
     def is_inbox(self) -> bool:
         """Sent to the receiver that is built in."""
-        return self.url == INBOX
+        return self.url == addresses.INBOX
 
     def disable(self, *, reason: str, by: str = DisabledBy.ENGINE) -> bool:
         """Turn off; False where it already was, so that only one of two

@@ -12,7 +12,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from subscriptions import edits
-from subscriptions.forms import INBOX, SubscriptionForm, line, refusal_of
+from subscriptions.addresses import INBOX
+from subscriptions.forms import SubscriptionForm, line, refusal_of
 from subscriptions.models import AuditEntry, Role, Secret, Subscription
 from subscriptions.pages.access import TenantRequest, page
 from subscriptions.snippets import SNIPPETS
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 @page(Role.DEVELOPER)
 def create(request: TenantRequest) -> HttpResponse:
     data = request.POST if request.method == "POST" else None
-    form = SubscriptionForm(data, tenant=request.tenant, topic=request.GET.get("topic", ""))
+    topic, target = (request.GET.get(name, "") for name in ("topic", "target"))
+    form = SubscriptionForm(data, tenant=request.tenant, topic=topic, target=target)
     if request.method == "POST" and not _is_search(request, form) and form.is_valid():
         actor = actor_of(request)
         try:

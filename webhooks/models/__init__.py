@@ -6,11 +6,12 @@ from webhooks.models.attempts import Attempt, AttemptQuerySet
 from webhooks.models.counts import BUCKETS_MS, Rollup, RollupQuerySet, Tally
 from webhooks.models.deliveries import Delivery, DeliveryQuerySet, Overview, Throttle
 from webhooks.models.events import Event, EventQuerySet, new_event_id
-from webhooks.models.inbox import InboxRequest
+from webhooks.models.inbox import KEPT, InboxRequest, InboxRequestQuerySet
 from webhooks.models.replays import Replay
 
 __all__ = [
     "BUCKETS_MS",
+    "KEPT",
     "Attempt",
     "AttemptQuerySet",
     "Delivery",
@@ -18,6 +19,7 @@ __all__ = [
     "Event",
     "EventQuerySet",
     "InboxRequest",
+    "InboxRequestQuerySet",
     "Overview",
     "Replay",
     "Rollup",

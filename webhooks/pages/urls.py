@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from django.urls import include, path
 
-from subscriptions.pages.soon import soon
-from webhooks.pages import deliveries, delivery, overview, removal, replays, samples, subscription
+from webhooks.pages import deliveries, delivery, inbox, overview, removal, replays, samples, subscription
 
 traffic = [
     path("t/<slug:slug>/", overview.overview, name="overview"),
@@ -28,7 +27,7 @@ traffic = [
     path("t/<slug:slug>/replays/new/", replays.replay_new, name="replay_new"),
     path("t/<slug:slug>/replays/<int:pk>/", replays.replay, name="replay"),
     path("t/<slug:slug>/replays/<int:pk>/cancel/", replays.replay_cancel, name="replay_cancel"),
-    path("t/<slug:slug>/inbox/", soon, name="inbox"),
+    path("t/<slug:slug>/inbox/", inbox.inbox, name="inbox"),
 ]
 
 urlpatterns = [
