@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from functools import wraps
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 
 from subscriptions import support
@@ -22,8 +24,6 @@ from subscriptions.models import Membership, Role, Tenant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from django.http import HttpResponse
 
     View = Callable[..., HttpResponse]
 
@@ -45,9 +45,10 @@ def page(role: Role = Role.VIEWER, *, write: Role | None = None) -> Callable[[Vi
     """A view under /t/<slug>/; `role` is needed at all, `write` for a POST."""
 
     def decorate(view: View) -> View:
-        @login_required
         @wraps(view)
         def wrapped(request: Any, slug: str, *args: Any, **kwargs: Any) -> HttpResponse:
+            if not request.user.is_authenticated:
+                return _to_sign_in(request)
             request.tenant, request.role, request.support = _standing(request, slug)
             request.may = lambda needed: not request.support and RANK[request.role] >= RANK[needed]
             needed = write if write and request.method not in SAFE else role
@@ -60,6 +61,23 @@ def page(role: Role = Role.VIEWER, *, write: Role | None = None) -> Callable[[Vi
         return wrapped
 
     return decorate
+
+
+def _to_sign_in(request: HttpRequest) -> HttpResponse:
+    """And then back to where the person was."""
+    if request.headers.get("HX-Request"):
+        # Of a page that is open: it loads afresh, rather than show a sign-in in its middle.
+        return HttpResponse(headers={"HX-Refresh": "true"})
+    return redirect_to_login(request.get_full_path() if request.method in SAFE else _page_of_form(request))
+
+
+def _page_of_form(request: HttpRequest) -> str:
+    """What was to be sent is gone; the page it stood on is not."""
+    page = request.headers.get("Referer", "")
+    if not url_has_allowed_host_and_scheme(page, {request.get_host()}, require_https=request.is_secure()):
+        return request.get_full_path()
+    parts = urlsplit(page)
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
 def _standing(request: HttpRequest, slug: str) -> tuple[Tenant, Role, bool]:

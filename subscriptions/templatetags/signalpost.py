@@ -9,7 +9,7 @@ from django import template
 from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.utils import formats, timezone
 from django.utils.html import format_html
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext
 from heroicons.templatetags.heroicons import heroicon_micro
 
 from subscriptions.models import Tenant
@@ -44,17 +44,23 @@ def state(kind: str, word: str = "") -> SafeString:
 
 
 @register.simple_tag
-def moment(when: datetime | None, *, ago: bool = False, brief: bool = False) -> SafeString | str:
+def moment(when: datetime | None, *, ago: bool = False, brief: bool = False, seconds: bool = False) -> SafeString | str:
     """In the reader's zone; UTC to whoever points at it. With `ago`, how long
-    since; with `brief`, of today only the time."""
+    since; with `brief`, of today only the time; with `seconds`, to the second."""
     if when is None:
         return "-"
     local = timezone.localtime(when)
     utc = when.astimezone(timezone.get_fixed_timezone(0))
     today = brief and local.date() == timezone.localdate()
-    shown = naturaltime(when) if ago else formats.date_format(local, "TIME_FORMAT" if today else "DATETIME_FORMAT")
-    title = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
+    usual = to_the_second() if seconds else "TIME_FORMAT" if today else "DATETIME_FORMAT"
+    shown = naturaltime(when) if ago else formats.date_format(local, usual)
+    title = f"{formats.date_format(utc, to_the_second())} UTC"
     return format_html('<time datetime="{}" title="{}">{}</time>', utc.isoformat(), title, shown)
+
+
+def to_the_second() -> str:
+    """Django's own formats of a time end with its minute."""
+    return pgettext("format of a date and a time, as Django's date filter writes it", "j M Y, H:i:s")
 
 
 @register.filter

@@ -256,6 +256,19 @@ def test_a_lost_session_comes_back_to_where_it_was(client: Client, acme: Tenant)
     assert back.url == "/t/acme/deliveries/?status=failed"
 
 
+def test_a_form_whose_session_was_lost_comes_back_to_its_page(client: Client, acme: Tenant) -> None:
+    page = "http://testserver/t/acme/settings/?from=menu"
+    answer: Any = client.post("/t/acme/settings/", {"name": "Acme"}, headers={"referer": page})
+    assert answer.url == "/account/login/?next=/t/acme/settings/%3Ffrom%3Dmenu"
+    elsewhere: Any = client.post("/t/acme/settings/", headers={"referer": "http://evil.example/t/acme/keys/"})
+    assert elsewhere.url == "/account/login/?next=/t/acme/settings/"
+
+
+def test_an_open_page_whose_session_was_lost_loads_afresh(client: Client, acme: Tenant) -> None:
+    answer = client.get("/t/acme/deliveries/", headers={"hx-request": "true"})
+    assert (answer.status_code, answer["hx-refresh"], answer.content) == (200, "true", b"")
+
+
 def test_nobody_is_sent_to_another_site(client: Client, acme: Tenant) -> None:
     answer: Any = sign_in(client, next="https://evil.example/")
     assert answer.url == "/"
