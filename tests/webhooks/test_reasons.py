@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from webhooks.models import Attempt
-from webhooks.reasons import sentence
+from webhooks.reasons import advice, sentence
 
 Reason = Attempt.Reason
 
@@ -67,3 +67,44 @@ def test_every_reason_has_a_sentence(reason: str) -> None:
     said = sentence(ended(reason=reason, response_status=500))
     assert said[:1].isupper() or said[:1].isdigit()
     assert len(said) > 10
+
+
+@pytest.mark.parametrize("reason", Reason.values)
+def test_every_failure_comes_with_advice(reason: str) -> None:
+    said = advice(ended(reason=reason, response_status=500))
+    assert said.endswith(".")
+    assert len(said) > 20
+
+
+@pytest.mark.parametrize(
+    "status", [300, 301, 400, 401, 403, 404, 405, 409, 410, 413, 415, 429, 500, 502, 503, 599, 799]
+)
+def test_every_status_comes_with_advice(status: int) -> None:
+    assert advice(answered(status)).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("attempt", "part"),
+    [
+        (answered(308), "redirects to"),
+        (answered(401), "valid signature"),
+        (answered(418), "may say why"),
+        (answered(410), "turn the subscription on again"),
+        (answered(503), "behind it"),
+        (answered(507), "broke"),
+        (answered(304), "2xx"),
+        (failed(Reason.TLS, "certificate verify failed: certificate has expired"), "Renew"),
+        (failed(Reason.TLS, "certificate verify failed: self signed certificate"), "public authority"),
+        (failed(Reason.TLS, "certificate verify failed: unable to get local issuer certificate"), "intermediate"),
+        (failed(Reason.TLS, "Hostname mismatch, certificate is not valid for 'a.example'."), "another name"),
+        (failed(Reason.TLS, "handshake failure"), "chain"),
+        (failed(Reason.TIMEOUT), "2xx first"),
+    ],
+)
+def test_advice_is_about_what_happened(attempt: Attempt, part: str) -> None:
+    assert part in advice(attempt)
+
+
+def test_where_nothing_is_wrong_there_is_no_advice() -> None:
+    assert advice(ended(response_status=204)) == ""
+    assert advice(Attempt()) == ""
