@@ -141,7 +141,10 @@ def _other(field: models.ManyToManyField[Any, Any], *, reverse: bool) -> type[mo
 
 
 def _made_up(offer: Offer, tenant: Tenant) -> bytes:
-    return _body(offer, tenant, schemas.example(offer.schema())["data"])
+    data = schemas.example(offer.schema())["data"]
+    if offer.entry is not None and "changes" in data:
+        data["changes"] = _changes(offer.entry, data["object"])
+    return _body(offer, tenant, data)
 
 
 def _body(offer: Offer, tenant: Tenant, data: Any) -> bytes:

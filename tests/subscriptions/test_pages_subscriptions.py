@@ -293,7 +293,7 @@ def test_a_search_without_scripts_keeps_what_was_typed_and_says_nothing_of_error
 def test_a_page_takes_few_queries_however_much_is_chosen(
     developer: Client, subscription: Subscription, django_assert_max_num_queries: Callable[..., Any]
 ) -> None:
-    lines = {f"billing.kind{n}.created": [] for n in range(300)}
+    lines: dict[str, list[str]] = {f"billing.kind{n}.created": [] for n in range(300)}
     edits.change(
         subscription,
         BOB,

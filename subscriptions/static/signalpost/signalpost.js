@@ -115,7 +115,25 @@ if (grid && find) {
       htmx.ajax("GET", `${sample.dataset.topics}${topic}/`, { target: "#sample", swap: "innerHTML" });
     }, 150);
   };
+  // How much is chosen, which the box around the grid hides.
   const topics = document.getElementById("id_topics");
+  const chosen = document.getElementById("chosen");
+  const lines = document.getElementById("id_others");
+  const count = () => {
+    const written = lines.value.split("\n").filter((line) => line.trim()).length;
+    const ticked = topics.querySelectorAll('[name="topic"]:checked').length + written;
+    if (topics.querySelector("#grid-everything:checked")) chosen.textContent = chosen.dataset.everything;
+    else if (ticked < 2) chosen.textContent = ticked ? chosen.dataset.one : chosen.dataset.none;
+    else chosen.textContent = chosen.dataset.many.replace("%s", ticked);
+  };
+  count();
+  topics.addEventListener("input", count);
+  const firstTicked = grid.querySelector("input:checked");
+  if (firstTicked) {
+    const box = grid.closest(".grid-box");
+    box.scrollTop = firstTicked.closest("tr").offsetTop - box.clientHeight / 3;
+  }
+
   topics.addEventListener("focusin", (event) => {
     if (event.target.matches('input[type="checkbox"]')) show(event.target);
   });
