@@ -13,7 +13,9 @@ import time
 import urllib.request
 from decimal import Decimal
 from http import HTTPStatus
+from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlencode
 
 import django
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LOGIN = "demo@acme.example"
 PATIENCE = 45  # seconds for one step; the slowest waits for a retry, 5 s ± 20 %
 
 
@@ -69,13 +72,15 @@ class Story:
     def set_up(self) -> None:
         from django.contrib.auth import get_user_model
 
-        from subscriptions.models import Tenant
+        from subscriptions.models import Membership, Role, Tenant
 
-        self.wait_for("the web process answers", lambda: answers(f"{self.site}/admin/login/") or None)
+        self.wait_for("the web process answers", lambda: answers(f"{self.site}/account/login/") or None)
         user, _ = get_user_model().objects.get_or_create(username="demo", is_staff=True, is_superuser=True)
+        user.email = LOGIN
         user.set_password(os.environ["DEMO_PASSWORD"])
         user.save()
         self.tenant, _ = Tenant.objects.get_or_create(slug="acme", defaults={"name": "Acme"})
+        Membership.objects.update_or_create(tenant=self.tenant, user=user, defaults={"role": Role.OWNER})
         self.tenant.subscriptions.all().delete()  # of an earlier demo on the same database
         self.subscribe("The receiver", os.environ["DEMO_PORT"], "shop.order.*")
         self.subscribe("The flaky receiver", os.environ["DEMO_FLAKY_PORT"], "shop.tag.created")
@@ -162,6 +167,26 @@ class Story:
         order.delete()
         self.arrived("shop.order.deleted")
 
+        self.begin("a member of the tenant signs in")
+        if "The flaky receiver" not in self.overview():
+            raise MissingError("the tenant's overview shows its subscriptions")
+        say("  ✓ the overview shows both subscriptions")
+
+    def overview(self) -> str:
+        """The tenant's page, as a browser gets it that has signed in."""
+        cookies = CookieJar()
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(cookies))
+        sign_in = f"{self.site}/account/login/"
+        opener.open(sign_in, timeout=PATIENCE)
+        (token,) = (cookie.value for cookie in cookies if cookie.name == "csrftoken")
+        form = {"login": LOGIN, "password": os.environ["DEMO_PASSWORD"], "csrfmiddlewaretoken": token}
+        with opener.open(sign_in, urlencode(form).encode(), timeout=PATIENCE) as page:
+            return str(page.read().decode()) if page.url == self.page else ""
+
+    @property
+    def page(self) -> str:
+        return f"{self.site}/t/{self.tenant.slug}/"
+
 
 def stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
@@ -185,8 +210,9 @@ def main() -> int:
     if "--once" in sys.argv:
         return 0
     say("")
-    say(f"See all of it:  {story.site}/admin/webhooks/delivery/")
-    say(f"Log in as:      demo / {os.environ['DEMO_PASSWORD']}")
+    say(f"See all of it:    {story.page}")
+    say(f"As the operator:  {story.site}/admin/")
+    say(f"Sign in as:       {LOGIN} / {os.environ['DEMO_PASSWORD']}")
     say("Ctrl-C stops everything.")
     signal.pause()
     return 0
