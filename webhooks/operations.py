@@ -69,12 +69,12 @@ class Standing:
             return self.troubles[0].text
         if self.failing:
             told = ngettext(
-                "Workers keep up. %(count)s subscription does not answer.",
-                "Workers keep up. %(count)s subscriptions do not answer.",
+                "Workers keep up. %(count)s subscription is failing.",
+                "Workers keep up. %(count)s subscriptions are failing.",
                 self.failing,
             )
             return told % {"count": self.failing}
-        return _("Workers keep up, and every subscription answers.")
+        return _("Workers keep up, and no subscription is failing.")
 
     def _of_workers(self) -> list[Trouble]:
         if self.looked_ago is None:

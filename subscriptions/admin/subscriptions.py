@@ -50,6 +50,9 @@ class SubscriptionForm(forms.ModelForm):  # type: ignore[type-arg]
         if self.instance.pk and seen is not None and seen != self.instance.version:
             told = "It was changed meanwhile. Open it again to see what it is now, then change it."
             raise ValidationError(told, code="stale")
+        tenant = cleaned.get("tenant")
+        if not self.instance.pk and tenant is not None and tenant.disabled_at:
+            self.add_error("tenant", f"This tenant is off: {tenant.disabled_reason} Turn it on first.")
         return cleaned
 
 
