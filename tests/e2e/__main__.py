@@ -28,7 +28,7 @@ def main() -> int:
         return 1
     # Playwright's thread runs an event loop of its own, beside which the ORM is asked nothing concurrent.
     extra = {"CHROMIUM": found, "DJANGO_ALLOW_ASYNC_UNSAFE": "1"}
-    code = run("The pages in a browser", ["tests/e2e", *sys.argv[1:]], extra)
+    code = run("The pages in a browser", ["--dist", "loadfile", "tests/e2e", *sys.argv[1:]], extra)
     print(f"\n{'passed' if code == 0 else 'FAILED'} in {time.monotonic() - started:.0f} s")
     return code
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
 PATIENCE = 15_000  # milliseconds
+CONTEXTS = pytest.StashKey[list[Any]]()
 
 
 @pytest.fixture(scope="session")
@@ -69,8 +70,21 @@ class Watched:
             self.trouble.append(f"asked another host: {request.url}")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """What the pages showed when a test failed."""
+    report = yield
+    if report.when == "call" and report.failed:
+        for context in item.stash.get(CONTEXTS, []):
+            for page in context.pages:
+                report.sections.append((page.url, page.locator("body").inner_text()))
+    return report
+
+
 @pytest.fixture
-def open_context(site: Site, browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
+def open_context(
+    request: pytest.FixtureRequest, site: Site, browser: Browser
+) -> Iterator[Callable[..., BrowserContext]]:
     """`open_context(java_script_enabled=False, color_scheme="dark")`: a browser of somebody's own."""
     contexts: list[tuple[BrowserContext, Watched]] = []
 
@@ -79,6 +93,7 @@ def open_context(site: Site, browser: Browser) -> Iterator[Callable[..., Browser
         context = browser.new_context(base_url=site.url, viewport=viewport, **options)  # type: ignore[arg-type]
         context.set_default_timeout(PATIENCE)
         contexts.append((context, Watched(context, urlsplit(site.url).netloc)))
+        request.node.stash.setdefault(CONTEXTS, []).append(context)
         return context
 
     yield make

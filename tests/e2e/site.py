@@ -44,7 +44,7 @@ class Site:
             "SIGNALPOST_ALLOWED_NETWORKS": "127.0.0.0/8",
             "SECRET_KEY": project.SECRET_KEY,
             "REDIS_URL": self.valkey.url,
-            "EMAIL_URL": f"filemail://{self.mails}",
+            "EMAIL_URL": f"filemail:///{self.mails}",
             "PYTHONUNBUFFERED": "1",
         }
         self.processes: list[Process] = []
@@ -94,8 +94,12 @@ class Site:
         self.valkey.start()
         self.receiver.__enter__()
         self.serve()
-        self.start("rqworker").wait_to_say("Listening on", timeout=40)
         return self
+
+    def work(self) -> None:
+        """Let a worker deliver from here on."""
+        if not self.processes:
+            self.start("rqworker").wait_to_say("Listening on", timeout=40)
 
     def __exit__(self, *args: object) -> None:
         for process in self.processes:

@@ -60,9 +60,9 @@ def places(show: Showcase) -> dict[str, str]:
         "members": f"{tenant}/members/",
         "audit": f"{tenant}/audit/",
         "settings": f"{tenant}/settings/",
-        "account-email": "/accounts/email/",
-        "account-password": "/accounts/password/change/",
-        "account-two-factor": "/accounts/2fa/",
+        "account-email": "/account/email/",
+        "account-password": "/account/password/change/",
+        "account-two-factor": "/account/2fa/",
         "not-found": f"{tenant}/nothing/",
     }
 

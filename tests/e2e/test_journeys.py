@@ -1,0 +1,126 @@
+"""What a new tenant does in its first quarter of an hour, with scripts and without."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+import standardwebhooks
+from playwright.sync_api import expect
+
+from tests.receiver import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from playwright.sync_api import BrowserContext, Page
+
+    from tests.e2e.site import Site
+    from tests.receiver import Received
+
+PASSWORD = "correct horse battery staple"
+
+
+@pytest.fixture(params=[True, False], ids=["scripts", "no-scripts"])
+def scripts(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def page(open_context: Callable[..., BrowserContext], scripts: bool) -> Page:
+    return open_context(java_script_enabled=scripts).new_page()
+
+
+def sign_up(page: Page, site: Site, email: str, company: str) -> None:
+    """As a stranger does, mail and all; ends on the overview."""
+    page.goto("/")
+    page.get_by_role("link", name="Sign up").click()
+    page.get_by_label("Email").fill(email)
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    page.get_by_label("Company").fill(company)
+    page.get_by_role("button", name="Sign up").click()
+    found = re.search(r"http://\S+/confirm\S+", site.mail(email))
+    assert found is not None
+    page.goto(found[0])
+    page.get_by_role("button", name="Yes, it is mine").click()
+    if page.get_by_label("Password").is_visible():
+        page.get_by_label("Email").fill(email)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Subscriptions")
+
+
+def seen(page: Page, text: str, *, scripts: bool) -> None:
+    """By itself where scripts run; by reloading where they do not."""
+    if scripts:
+        expect(page.get_by_role("main")).to_contain_text(text)
+        return
+    for _ in range(50):
+        if page.get_by_role("main").get_by_text(text).count():
+            return
+        page.wait_for_timeout(100)
+        page.reload()
+    raise AssertionError(f"{text!r} is not on the page:\n{page.get_by_role('main').inner_text()}")
+
+
+def shown_secret(page: Page) -> str:
+    """The first, which is the newest."""
+    return page.locator("code", has_text="whsec_").first.inner_text()
+
+
+def verify(received: Received, *secrets: str) -> None:
+    for secret in secrets:
+        standardwebhooks.Webhook(secret).verify(received.body, dict(received.headers))
+
+
+def test_from_sign_up_to_a_mended_receiver(page: Page, site: Site, scripts: bool) -> None:
+    site.work()
+    before = len(site.receiver.received)
+    name = "scripts" if scripts else "none"
+    sign_up(page, site, f"ada-{name}@company.example", f"Analytical Engines {name}")
+
+    page.get_by_role("main").get_by_role("link", name="New subscription").first.click()
+    page.get_by_label("URL", exact=True).fill(f"{site.receiver.url}{name}")
+    page.get_by_label("Name").first.fill("Billing")
+    page.get_by_role("checkbox", name="shop.order.updated", exact=True).check()
+    page.get_by_role("button", name="Create subscription").click()
+    secret = shown_secret(page)
+    page.get_by_role("link", name="Send a test event").click()
+
+    page.get_by_role("button", name="Send test event").click()
+    (first,) = site.receiver.wait_for(before + 1)[before:]
+    verify(first, secret)
+    seen(page, "Delivered", scripts=scripts)
+
+    site.receiver.reply = lambda received: Reply(500, body=b'{"error": "out of paper"}')
+    page.get_by_role("button", name="Send test event").click()
+    site.receiver.wait_for(before + 3)  # and its one retry
+    seen(page, "Failed", scripts=scripts)
+    page.get_by_role("link", name="Deliveries", exact=True).click()
+    page.get_by_label("Status", exact=True).select_option("failed")
+    page.get_by_role("button", name="Filter").click()
+    page.get_by_role("row").filter(has_text="Failed").get_by_role("link").first.click()
+    expect(page.get_by_role("main")).to_contain_text("500 Internal Server Error")
+    expect(page.get_by_role("main")).to_contain_text("out of paper")
+
+    site.receiver.reply = lambda received: Reply()
+    page.get_by_role("button", name="Replay").click()
+    again = site.receiver.wait_for(before + 4)[-1]
+    verify(again, secret)
+    assert again.webhook_id == site.receiver.received[-2].webhook_id
+    seen(page, "Delivered", scripts=scripts)
+
+    page.get_by_role("link", name="Billing").first.click()
+    page.get_by_role("link", name="Rotate").click()
+    page.get_by_role("button", name="Rotate").click()
+    expect(page.get_by_role("main")).to_contain_text("There is a new secret")
+    page.get_by_role("button", name="Reveal").click()
+    expect(page.get_by_role("main")).to_contain_text("Before it, signing until")
+    new = shown_secret(page)
+    assert new != secret
+    if not page.get_by_role("button", name="Send test event").count():
+        page.get_by_role("link", name="Billing").first.click()
+    page.get_by_role("button", name="Send test event").click()
+    both = site.receiver.wait_for(before + 5)[-1]
+    verify(both, secret, new)
