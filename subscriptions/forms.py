@@ -113,7 +113,7 @@ class SubscriptionForm(forms.Form):
     ) -> None:
         """`topic` is ticked in a new one, and `target` is chosen."""
         self.tenant, self.subscription = tenant, subscription
-        initial = _initial(subscription, self._shown) if subscription else {"made_by": uuid.uuid4()}
+        initial: dict[str, Any] = _initial(subscription, self._shown) if subscription else {"made_by": uuid.uuid4()}
         if topic in self._shown:
             initial["topics"] = {topic: []}
         if target == TO_INBOX:
@@ -318,7 +318,7 @@ def _row(model: Model, chosen: Chosen, words: str, actions: Iterable[str]) -> Ro
 def _initial(subscription: Subscription, shown: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     wanted = edits.topics_of(subscription)
     ticked = {name: fields for name, fields in wanted.items() if name in shown and set(fields) <= set(shown[name])}
-    is_inbox = subscription.url == INBOX
+    is_inbox = subscription.is_inbox
     return {
         "target": TO_INBOX if is_inbox else TO_URL,
         "url": "" if is_inbox else subscription.url,

@@ -20,14 +20,16 @@ from svix.webhooks import Webhook as SvixWebhook
 
 from examples.shop.models import Customer, Order
 from subscriptions import catalog
-from subscriptions.models import Subscription, Tenant
+from subscriptions.models import Membership, Role, Subscription, Tenant
 from tests.receiver import Received, Receiver, Reply
 from tests.servers import Process, wait_for
 from webhooks import deliveries, tasks
-from webhooks.models import Attempt, Delivery, Event
+from webhooks.models import Attempt, Delivery, Event, InboxRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from django.test import Client
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 
@@ -100,6 +102,26 @@ def test_a_save_arrives_signed_and_is_recorded(
         assert bytes(attempt.response_body) == b"ok"
         assert attempt.delivery.event.webhook_id.encode() in bytes(attempt.request_headers)
     assert secret not in worker.text
+    assert worker.stop() == 0
+
+
+def test_a_test_event_arrives_in_the_built_in_inbox(
+    tenant: Tenant, subscribe: Callable[..., Subscription], start_worker: Callable[..., Process], client: Client
+) -> None:
+    subscription = subscribe(tenant, url="inbox:")
+    alice = User.objects.create_user("alice", email="alice@acme.example")
+    Membership.objects.create(tenant=tenant, user=alice, role=Role.DEVELOPER)
+    client.force_login(alice)
+    worker = start_worker()
+    (poll,) = re.findall(r'id="inbox" hx-get="([^"]+)"', client.get("/t/acme/inbox/").content.decode())
+    assert client.get(poll).status_code == 204
+    assert client.post(f"/t/acme/subscriptions/{subscription.pk}/test/").status_code == 302
+    wait_for(lambda: client.get(poll).status_code == 200)
+    request = InboxRequest.objects.get()
+    headers = dict(re.findall("(.+): (.+)\r\n", bytes(request.headers).decode()))
+    StandardWebhook(subscription.secrets.get().value).verify(bytes(request.body), headers)
+    assert "Verified" in client.get(poll).content.decode()
+    assert Delivery.objects.get().status == Delivery.Status.DELIVERED
     assert worker.stop() == 0
 
 

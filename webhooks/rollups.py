@@ -288,7 +288,8 @@ def _series(span: Rollup.Span, starts: Sequence[datetime], found: Iterable[tuple
 
 
 def _interval(starts_at: datetime, row: Sequence[int]) -> Interval:
-    return Interval(starts_at, *row[:TOOK], took=tuple(row[TOOK:]))
+    attempts, delivered, at_first, failed, *took = row
+    return Interval(starts_at, attempts, delivered, at_first, failed, tuple(took))
 
 
 def sparklines(subscriptions: Collection[int], number: int = 24) -> dict[int, list[tuple[int, int]]]:

@@ -30,9 +30,10 @@ def took(number: int, bucket: int) -> tuple[int, ...]:
 def series(*intervals: dict[str, Any], span: Rollup.Span = Rollup.Span.HOUR) -> Series:
     step = HOUR if span == Rollup.Span.HOUR else DAY
     made = tuple(Interval(STARTS + n * step, **counts) for n, counts in enumerate(intervals))
+    names = ("attempts", "delivered", "at_first", "failed")
     total = Interval(
         STARTS,
-        *(sum(getattr(each, name) for each in made) for name in ("attempts", "delivered", "at_first", "failed")),
+        **{name: sum(getattr(each, name) for each in made) for name in names},
         took=tuple(map(sum, zip(*(each.took or took(0, 0) for each in made), strict=True))),
     )
     return Series(span, made, total)
@@ -46,11 +47,8 @@ BUSY = series(
 
 
 def rendered(source: str, **context: Any) -> str:
-    return (
-        engines["django"]
-        .from_string("{% load charts %}" + source)
-        .render(context, RequestFactory().get("/t/acme/?a=1"))
-    )
+    template: Any = engines["django"].from_string("{% load charts %}" + source)
+    return str(template.render(context, RequestFactory().get("/t/acme/?a=1")))
 
 
 def drawing(html: str) -> ElementTree.Element:
@@ -156,8 +154,9 @@ class TestLatency:
         html = rendered("{% latency series %}", series=series(busy, busy, {}, busy, {}))
         for kind in ("line", "line-second"):
             alone, joined = sorted(self.lines(html, kind), reverse=True)
-            assert joined == (10, 30)
-            assert 60 < alone[0] < alone[1] < 80
+            assert joined == (10.0, 30.0)
+            left, right = alone
+            assert 60 < left < right < 80
 
     def test_it_says_how_long_it_took(self) -> None:
         html = rendered("{% latency series %}", series=BUSY)

@@ -18,7 +18,7 @@ from subscriptions.models import Membership, Role, Secret, Subscription
 from subscriptions.trail import Actor
 from tests.traffic import BODY, make_deliveries, make_event
 from tests.webhooks.traffic import make_delivery
-from webhooks import deliveries, drain, inbox, recording, tasks, transport, trials
+from webhooks import deliveries, drain, inbox, recording, rollups, tasks, transport, trials
 from webhooks.models import KEPT, Attempt, Delivery, InboxRequest, Rollup
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class TestArriving:
             raise DatabaseError("no")
 
         make_deliveries(subscription)
-        monkeypatch.setattr(recording.rollups, "add", fail)
+        monkeypatch.setattr(rollups, "add", fail)
         with pytest.raises(DatabaseError):
             recording.record(inbox.answer(deliveries.claim(1)))
         assert not InboxRequest.objects.exists()

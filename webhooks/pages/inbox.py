@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # Bytes of a body that are shown here; the delivery's page has all of it.
 SHOWN = 16 * 1024
-# How long the poll's part of the query, and what has been seen is called.
+# In the query of a poll: the newest that is shown.
 SEEN = "seen"
 # Our bodies begin with it.
 _TYPE = re.compile(rb'\{"type":\s*"([a-z0-9_.]+)"')
@@ -97,7 +97,7 @@ def _context(request: TenantRequest) -> dict[str, Any]:
 def _arrived(tenant: Tenant) -> list[Arrived]:
     beginning = Substr("body", 1, SHOWN, output_field=BinaryField())
     rows = InboxRequest.objects.for_tenant(tenant).order_by("-pk").select_related("subscription").defer("body")
-    requests = list(rows.annotate(beginning=beginning, octets=Length("body"))[:KEPT])
+    requests: list[Any] = list(rows.annotate(beginning=beginning, octets=Length("body"))[:KEPT])
     deliveries = _deliveries(tenant, requests)
     return [
         Arrived(

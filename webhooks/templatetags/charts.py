@@ -263,7 +263,7 @@ def _ticks(top: float, say: Callable[[float], str]) -> list[Tick]:
 
 def _nice(highest: float) -> int:
     """Where a scale ends that reaches so high; its half is a whole number, too."""
-    power = 10 ** int(math.log10(highest))
+    power: int = 10 ** int(math.log10(highest))
     return next(step * power for step in (1, *STEPS) if step * power >= highest and step * power % TICKS == 0)
 
 
