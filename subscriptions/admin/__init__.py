@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from subscriptions.admin.people import ApiKeyAdmin, AuditEntryAdmin, InvitationAdmin
 from subscriptions.admin.subscriptions import SubscriptionAdmin
 from subscriptions.admin.tenants import TenantAdmin
 
-__all__ = ["SubscriptionAdmin", "TenantAdmin"]
+__all__ = ["ApiKeyAdmin", "AuditEntryAdmin", "InvitationAdmin", "SubscriptionAdmin", "TenantAdmin"]

@@ -10,8 +10,8 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from subscriptions.admin.wishes import BoundedPaginator
 from tests.webhooks.traffic import make_attempt, make_delivery, make_event
-from webhooks.admin.lists import BoundedPaginator
 from webhooks.models import Attempt, Delivery, Event
 
 if TYPE_CHECKING:

@@ -3,38 +3,16 @@ no page costs more because there are millions of rows behind it."""
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
-from django.core.paginator import Paginator
 
-from subscriptions.admin.wishes import PlainList
+from subscriptions.admin.wishes import BoundedPaginator, PlainList
 
 if TYPE_CHECKING:
     from django.contrib.admin.views.main import ChangeList
-    from django.db.models import Model, QuerySet
+    from django.db.models import Model
     from django.http import HttpRequest, HttpResponse
-
-
-class BoundedPaginator(Paginator):  # type: ignore[type-arg]
-    """Counts as far as anybody pages and no further: a full count of a
-    million rows takes longer than everything else on the page."""
-
-    MOST = 10_000
-
-    @cached_property
-    def count(self) -> int:
-        return min(self._counted, self.MOST)
-
-    @cached_property
-    def more(self) -> bool:
-        return self._counted > self.MOST
-
-    @cached_property
-    def _counted(self) -> int:
-        rows = cast("QuerySet[Any]", self.object_list)
-        return rows.order_by()[: self.MOST + 1].count()
 
 
 class TrafficAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
