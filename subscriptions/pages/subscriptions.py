@@ -12,7 +12,6 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from subscriptions import edits
-from subscriptions.addresses import INBOX
 from subscriptions.forms import SubscriptionForm, line, refusal_of
 from subscriptions.models import AuditEntry, Role, Secret, Subscription
 from subscriptions.pages.access import TenantRequest, page
@@ -101,7 +100,6 @@ def _made(request: TenantRequest, subscription: Subscription, secret: str) -> Ht
         "subscription": subscription,
         "secret": secret,
         "snippets": SNIPPETS,
-        "is_inbox": subscription.url == INBOX,
     }
     return render(request, "subscriptions/made.html", context)
 
@@ -131,7 +129,7 @@ def _stale(form: SubscriptionForm, now: Subscription) -> dict[str, Any]:
     """Who changed it meanwhile, and how what it is now differs from what was typed."""
     typed, wanted = form.cleaned_data, edits.topics_of(now)
     pairs = [
-        (form["url"].label, now.url if now.url != INBOX else _("the built-in inbox"), now.url == typed["url"]),
+        (form["url"].label, _("the built-in inbox") if now.is_inbox else now.url, now.url == typed["url"]),
         (form["name"].label, now.name, now.name == typed["name"]),
         (form["rate_limit"].label, now.rate_limit, now.rate_limit == typed["rate_limit"]),
         (

@@ -220,6 +220,19 @@ def test_topics_and_patterns_may_be_written_in_lines(developer: Client) -> None:
     }
 
 
+def test_whoever_has_no_server_sends_to_the_inbox(developer: Client) -> None:
+    answer = developer.post(NEW, typed("shop.order.created", target="inbox", url="what was typed before"))
+    made = Subscription.objects.get()
+    assert (made.url, made.is_inbox) == ("inbox:", True)
+    assert reverse("webhooks:inbox", args=["acme"]) in answer.content.decode()
+    page = developer.get(editing(made))
+    assert re.search(r'<input type="radio"[^>]*value="inbox"[^>]*checked', page.content.decode())
+    assert value_of(page, "url") == ""
+    # Nobody gets there by writing it as a URL.
+    refused = developer.post(NEW, typed("shop.order.created", url="inbox:"))
+    assert "Begin the URL with https://" in text(refused)
+
+
 def test_a_topic_that_is_named_in_the_address_is_ticked(developer: Client) -> None:
     assert ticked(developer.get(NEW, {"topic": "shop.order.deleted"})) == {"shop.order.deleted"}
     assert ticked(developer.get(NEW, {"topic": "made.up"})) == set()
