@@ -361,6 +361,16 @@ class TestPage:
         assert queries() == one <= 8
 
 
+@pytest.mark.usefixtures("no_network")
+def test_a_deliverys_page_says_that_it_went_to_the_inbox(page: Client, subscription: Subscription) -> None:
+    (delivery,) = make_deliveries(subscription)
+    drain.run()
+    shown = text(page.get(f"/t/acme/deliveries/{delivery.pk}/"))
+    assert "Sent to the built-in inbox" in shown
+    assert "To the built-in inbox , without a network." in shown
+    assert "inbox:" not in shown
+
+
 class TestPolling:
     def test_a_poll_that_finds_nothing_new_changes_nothing(
         self, page: Client, subscription: Subscription, django_assert_max_num_queries: DjangoAssertNumQueries
