@@ -57,8 +57,8 @@ logger = logging.getLogger(__name__)
 # How long a transaction of the fan-out may go on taking more: while it does,
 # what is due waits, and SQLite lets nobody else write. One statement makes so
 # many deliveries, or those of one event: 10,000 take a tenth of a second.
-FAN_OUT_SECONDS = 0.02
-MOST_ROWS = 250
+FAN_OUT_SECONDS = 0.01
+MOST_ROWS = 100
 # An alias that could not be read is left alone for this long: connecting to a
 # server that is away can take as long as its driver waits.
 RELAY_PAUSE = 30.0

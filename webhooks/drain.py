@@ -45,8 +45,10 @@ BATCH = 200
 REPLAY_SECONDS = 0.5
 # How often a worker that is full asks another to join it.
 SHARE_SECONDS = 1.0
-# A Watch that is never idle says this often what it did.
+# A Watch that is never idle says this often what it did, and one that is idle
+# again and again at most this often.
 REPORT_SECONDS = 60.0
+QUIET_SECONDS = 10.0
 UNSTORABLE = "What came back could not be stored."
 
 
@@ -56,9 +58,13 @@ class Drain:
     def __init__(self) -> None:
         self.network: Network | None = None
         self.unrecorded: Results = []
-        self.counts: Counter[str] = Counter()  # since the last report
+        self.counts: Counter[str] = Counter()  # since `began`
         self.total: Counter[str] = Counter()
         self.began = time.monotonic()
+        self.untold: Counter[str] = Counter()  # since the last line in the log
+        self.times = 0
+        self.seconds = 0.0
+        self.next_line = 0.0
         self.next_share = 0.0
         self.next_replay = 0.0
 
@@ -189,16 +195,29 @@ class Drain:
             self.network = None
         deliveries.forget_secrets()
 
-    def report(self) -> None:
-        done = +self.counts
+    def report(self, *, at_once: bool = True) -> None:
+        """A drain has ended. Small ones that follow each other share a line in
+        the log, where it need not be `at_once`."""
+        now, done = time.monotonic(), +self.counts
         if done:
-            what = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in done.items())
-            seconds = time.monotonic() - self.began
-            logger.info("Drained in %.1f s: %s", seconds, what)
+            seconds = now - self.began
             tallies.note(tallies.DRAINS, {tallies.COUNT: 1, tallies.SECONDS: seconds})
+            self.times += 1
+            self.seconds += seconds
         self.total += done
+        self.untold += done
         self.counts.clear()
-        self.began = time.monotonic()
+        self.began = now
+        if self.untold and (at_once or now >= self.next_line):
+            self._tell()
+            self.next_line = now + QUIET_SECONDS
+
+    def _tell(self) -> None:
+        what = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in self.untold.items())
+        times = f" ({self.times} times)" if self.times > 1 else ""
+        logger.info("Drained in %.1f s%s: %s", self.seconds, times, what)
+        self.untold.clear()
+        self.times, self.seconds = 0, 0.0
 
 
 class Watch(threading.Thread):
@@ -258,11 +277,13 @@ class Watch(threading.Thread):
         try:
             if not drain.flying:
                 _renew_connections()
+                if not drain.counts:
+                    drain.began = time.monotonic()
             busy = drain.step(claim=not self.stopping)
             tallies.note(tallies.LOOKS, {tallies.COUNT: 1})
             tallies.flush()
             if not busy or time.monotonic() - drain.began > REPORT_SECONDS:
-                drain.report()
+                drain.report(at_once=False)
                 deliveries.forget_secrets()
             due = 0.0 if busy else deliveries.next_due_in()
         except Exception as error:  # noqa: BLE001 - this thread is the one that must go on

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -20,7 +20,7 @@ from subscriptions.models import Secret
 from tests.receiver import Reply
 from tests.servers import wait_for
 from tests.traffic import BODY, make_deliveries, make_event
-from webhooks import claims, deliveries, drain, network, sending, signing, tasks, transport
+from webhooks import claims, deliveries, drain, network, sending, signing, tallies, tasks, transport
 from webhooks.models import Attempt, Delivery
 
 if TYPE_CHECKING:
@@ -683,6 +683,72 @@ def test_a_watch_that_never_rests_still_reports(
             receiver.let_go()
             drain.stop()
             watch.join(10)
+
+
+def test_drains_that_follow_each_other_share_a_line_but_are_counted_each(
+    subscription: Subscription, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    drained = drain.Drain()
+    monkeypatch.setattr(tallies, "_noted", defaultdict(float))
+
+    def lines() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "webhooks.drain"]
+
+    def one_drain() -> None:
+        make_deliveries(subscription)
+        while drained.step():
+            pass
+        drained.report(at_once=False)
+
+    with caplog.at_level(logging.INFO, "webhooks.drain"):
+        for _ in range(4):
+            one_drain()
+        assert len(lines()) == 1
+        drained.report(at_once=False)
+        assert len(lines()) == 1
+        drained.next_line = time.monotonic()
+        drained.report(at_once=False)
+        drained.finish()
+    first, second = lines()
+    assert first.endswith("s: 1 claimed, 1 delivered")
+    assert second.endswith("s (3 times): 3 claimed, 3 delivered")
+    assert tallies._noted[tallies.DRAINS, tallies.COUNT] == 4
+    assert drained.total == {"claimed": 4, "delivered": 4}
+
+
+@committed
+def test_what_is_still_untold_when_a_worker_stops_is_told(
+    subscription: Subscription, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "webhooks.drain"):
+        watch = drain.watch()
+        try:
+            for number in (1, 2):
+                make_deliveries(subscription)
+                watch.nudge()
+                wait_for(lambda number=number: statuses() == {Status.DELIVERED: number})  # type: ignore[misc]
+        finally:
+            drain.stop()
+            watch.join(10)
+    told = [record.getMessage() for record in caplog.records if "Drained" in record.getMessage()]
+    assert sum(int(line.split(", ")[-1].split()[0]) for line in told) == 2
+
+
+def test_more_than_a_batch_is_sent_batch_by_batch(
+    subscription: Subscription, receiver: Receiver, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "BATCH", 2)
+    claimed, recorded = [], []
+    claim, record = deliveries.claim, sending.record
+    monkeypatch.setattr(
+        deliveries, "claim", lambda room, **named: (claims := claim(room, **named), claimed.append(len(claims)))[0]
+    )
+    monkeypatch.setattr(sending, "record", lambda results: (recorded.append(len(results)), record(results))[1])
+    make_deliveries(subscription, 5)
+    drain.run()
+    assert statuses() == {Status.DELIVERED: 5}
+    assert claimed[:3] == [2, 2, 1]  # before anything is waited for
+    assert max(recorded) <= 2
 
 
 def test_nobody_waits_for_a_watch_that_has_ended() -> None:

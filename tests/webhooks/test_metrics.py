@@ -9,6 +9,7 @@ from django.contrib.auth.models import Permission, User
 from django.db import OperationalError, connections
 from django.db.models.functions import Now
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -285,6 +286,17 @@ def test_a_scrape_takes_as_many_queries_whatever_there_is(
         make_event(tenant)
     with django_assert_num_queries(8):
         metrics.exposition()
+
+
+@pytest.mark.skipif("connections['default'].vendor != 'sqlite'", reason="PostgreSQL may know of a better way")
+def test_a_backlog_is_counted_in_an_index_alone(tenant: Tenant, subscribe: Subscribe) -> None:
+    make_deliveries(subscribe(tenant, "*"), 50)
+    with CaptureQueriesContext(connections["default"]) as queries:
+        metrics.exposition()
+    (counting,) = [query["sql"] for query in queries.captured_queries if "SELECT status, count(*)" in query["sql"]]
+    with connections["default"].cursor() as cursor:
+        cursor.execute(f"EXPLAIN QUERY PLAN {counting}")
+        assert "USING COVERING INDEX delivery_due" in str(cursor.fetchall())
 
 
 @pytest.mark.skipif("connections['default'].vendor != 'postgresql'", reason="SQLite explains otherwise")

@@ -219,7 +219,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='delivery',
-            index=models.Index(condition=models.Q(('status__in', ['pending', 'retrying'])), fields=['subscription', 'next_attempt_at'], name='delivery_due'),
+            index=models.Index(condition=models.Q(('status__in', ['pending', 'retrying'])), fields=['subscription', 'next_attempt_at', 'status'], name='delivery_due'),
         ),
         migrations.AddIndex(
             model_name='delivery',

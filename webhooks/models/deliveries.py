@@ -85,9 +85,9 @@ class Delivery(models.Model):
         verbose_name_plural = "deliveries"
         constraints = [models.UniqueConstraint(fields=["event", "subscription"], name="delivery_once")]
         indexes = [
-            # The drain: per subscription, what is due.
+            # The drain: per subscription, what is due. The metrics: how much of which status.
             models.Index(
-                fields=["subscription", "next_attempt_at"],
+                fields=["subscription", "next_attempt_at", "status"],
                 name="delivery_due",
                 condition=Q(status__in=["pending", "retrying"]),
             ),
