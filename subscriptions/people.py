@@ -78,22 +78,14 @@ class MemberAlreadyError(Refused):
         self.tenant = tenant
 
 
-def invite(
-    tenant: Tenant,
-    actor: Actor,
-    *,
-    email: str,
-    role: str,
-    link: Link,
-    by: AbstractBaseUser | None = None,
-) -> Invitation:
+def invite(tenant: Tenant, actor: Actor, *, email: str, role: str, link: Link) -> Invitation:
     """Invite by mail, which goes after the commit: `mailed_at` says whether it went."""
     email = _address(email)
     with _alone(tenant, actor):
         _check_stranger(tenant, email)
         Invitation.objects.using(home()).for_tenant(tenant).filter(email=email).delete()  # it has run out
         _check_room(tenant)
-        invitation = Invitation(tenant=tenant, email=email, role=role, invited_by_id=by.pk if by else None)
+        invitation = Invitation(tenant=tenant, email=email, role=role, invited_by_id=actor.user_id)
         _post(invitation, actor, link)
     return invitation
 
@@ -184,7 +176,7 @@ def remove(membership: Membership, actor: Actor) -> None:
 def rename(tenant: Tenant, actor: Actor, *, name: str, was: str) -> Tenant:
     """Call it another name, if it still is called as the asker saw."""
     with _alone(tenant, actor):
-        row = Tenant.objects.using(home()).get(pk=tenant.pk)
+        row: Tenant = Tenant.objects.using(home()).get(pk=tenant.pk)
         if row.name == name:
             return row
         if row.name != was:

@@ -168,4 +168,5 @@ class AuditEntryAdmin(ReadAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[AuditEntry]:
         # An entry outlives its tenant, and has no foreign key to join by.
         slug = Tenant.objects.filter(pk=OuterRef("tenant_id")).values("slug")[:1]
-        return super().get_queryset(request).annotate(slug=Subquery(slug))
+        entries: QuerySet[AuditEntry] = super().get_queryset(request)
+        return entries.annotate(slug=Subquery(slug))

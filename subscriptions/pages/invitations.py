@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
 from subscriptions import people
+from subscriptions.edits import Refused
 from subscriptions.models import Role
 from subscriptions.trail import actor_of
 
@@ -32,7 +33,7 @@ def invitation(request: HttpRequest, token: str) -> HttpResponse:
             request.session.pop(INVITATION, None)
             messages.success(request, _("Welcome to %(tenant)s.") % {"tenant": membership.tenant.name})
             return redirect("webhooks:overview", membership.tenant.slug)
-    except people.Refused as refused:
+    except Refused as refused:
         return _closed(request, token, refused)
     if user is None:
         request.session[INVITATION] = token
@@ -48,7 +49,7 @@ def invitation(request: HttpRequest, token: str) -> HttpResponse:
     return render(request, "subscriptions/invitation.html", context)
 
 
-def _closed(request: HttpRequest, token: str, refused: people.Refused) -> HttpResponse:
+def _closed(request: HttpRequest, token: str, refused: Refused) -> HttpResponse:
     if request.session.get(INVITATION) == token and not isinstance(refused, people.WrongPersonError):
         del request.session[INVITATION]
     member_of = refused.tenant if isinstance(refused, people.MemberAlreadyError) else None

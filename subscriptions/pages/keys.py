@@ -53,7 +53,7 @@ def _modes() -> list[tuple[str, str]]:
 class Networks(forms.CharField):
     widget = forms.Textarea(attrs={"rows": 2, "class": "mono", "spellcheck": "false"})
 
-    def clean(self, value: Any) -> list[str]:  # type: ignore[override]
+    def clean(self, value: Any) -> list[str]:
         return rules.networks_in(super().clean(value))
 
 

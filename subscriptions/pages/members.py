@@ -77,9 +77,7 @@ def members(request: TenantRequest) -> HttpResponse:
 
 def _invited(request: TenantRequest, form: InviteForm) -> bool:
     def invite() -> Invitation:
-        return people.invite(
-            request.tenant, actor_of(request), **form.cleaned_data, by=request.user, link=_link(request)
-        )
+        return people.invite(request.tenant, actor_of(request), **form.cleaned_data, link=_link(request))
 
     return _mailed(request, form, invite)
 

@@ -75,6 +75,7 @@ def test_authenticating_takes_one_query_and_a_second_when_it_writes_down_the_use
     with django_assert_num_queries(1):
         found = keys.authenticate(value, "203.0.113.7")
         assert found is not None
+        assert found.tenant is not None
         assert found.tenant.slug == "acme"
 
 

@@ -50,7 +50,7 @@ def test_an_outsider_gets_404_and_who_is_not_signed_in_is_sent_to_sign_in(
     for url in (KEYS, NEW, revoking(key)):
         assert browser(charlie).get(url).status_code == 404
         assert browser(charlie).post(url, GOOD).status_code == 404
-        assert client.get(url).url.endswith(f"?next={url}")  # type: ignore[attr-defined]
+        assert client.get(url)["Location"].endswith(f"?next={url}")
     assert list(ApiKey.objects.live()) == [key]
 
 

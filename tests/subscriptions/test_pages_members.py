@@ -96,7 +96,7 @@ def test_an_outsider_gets_404_and_changes_nothing(
 def test_who_is_not_signed_in_is_sent_to_sign_in(name: str, urls: dict[str, str], client: Client) -> None:
     response = client.get(urls[name])
     assert response.status_code == 302
-    assert response.url.endswith(f"?next={urls[name]}")
+    assert response["Location"].endswith(f"?next={urls[name]}")
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -272,7 +272,7 @@ def test_whoever_opens_the_link_sees_into_what_as_what_and_by_whom_before_accept
 def test_dora_accepts_and_is_in(invited: tuple[Invitation, str], dora: User, browser: Browser) -> None:
     client = browser(dora)
     response = client.post(invited[1])
-    assert (response.status_code, response.url) == (302, "/t/acme/")
+    assert (response.status_code, response["Location"]) == (302, "/t/acme/")
     assert of(dora).role == Role.VIEWER
     assert client.get(MEMBERS).status_code == 200
     entry = AuditEntry.objects.get(action=AuditEntry.Action.MEMBER_JOINED)
@@ -325,7 +325,7 @@ def test_who_is_not_signed_in_is_led_to_sign_in_or_up_and_the_session_knows_the_
     assert client.session["signalpost_invitation"] in invited[1]
     response = client.post(invited[1])
     assert response.status_code == 302
-    assert response.url.endswith(f"?next={invited[1]}")
+    assert response["Location"].endswith(f"?next={invited[1]}")
     assert Invitation.objects.exists()
 
 
@@ -397,8 +397,8 @@ def test_who_is_removed_has_no_access_from_the_next_request_on(alice: User, bob:
 
 def test_whoever_removes_themselves_is_led_to_leaving(alice: User, browser: Browser) -> None:
     response = browser(alice).post(at("member_remove", of(alice).pk))
-    assert (response.status_code, response.url) == (302, LEAVE)
-    assert of(alice)
+    assert (response.status_code, response["Location"]) == (302, LEAVE)
+    assert Membership.objects.filter(user=alice).exists()
 
 
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.DEVELOPER])

@@ -52,7 +52,7 @@ def invite(tenant: Tenant, alice: User, django_capture_on_commit_callbacks: Any)
 
     def make(email: str = "dora@acme.example", role: Role = Role.VIEWER, by: User = alice) -> Invitation:
         with django_capture_on_commit_callbacks(execute=True):
-            invitation = people.invite(tenant, actor(by), email=email, role=role, link=link, by=by)
+            invitation = people.invite(tenant, actor(by), email=email, role=role, link=link)
         invitation.refresh_from_db()
         return invitation
 
