@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NAME_LENGTH = Tenant._meta.get_field("name").max_length
-USERNAME_LENGTH = get_user_model()._meta.get_field("username").max_length
+USERNAME_LENGTH = get_user_model()._meta.get_field("username").max_length or 0
 
 
 NEW_PASSWORD = {"password1": _("New password"), "password2": _("New password, again")}
@@ -140,8 +140,8 @@ class SignUp(Labelled, account.SignupForm):  # type: ignore[misc]
             self.initial["email"] = self.invitation.email
         self.order_fields(["company", "email", "password1"])
 
-    def clean(self) -> dict[str, Any]:
-        cleaned: dict[str, Any] = super().clean()
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
         if self.invitation is not None and self.account_already_exists:
             # Whoever holds the invitation reads this address' mail, and may know.
             self.add_error("email", Accounts.error_messages["email_taken"])

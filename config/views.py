@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from allauth.decorators import rate_limit
 from django import forms
@@ -18,6 +18,7 @@ from subscriptions.models import Tenant
 from subscriptions.trail import actor_of
 
 if TYPE_CHECKING:
+    from django.contrib.auth.models import User
     from django.http import HttpRequest, HttpResponse
 
 
@@ -39,12 +40,12 @@ def home(request: HttpRequest) -> HttpResponse:
 
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
-@rate_limit(action="signup")
+@rate_limit(action="signup")  # type: ignore[untyped-decorator]
 def tenant_new(request: HttpRequest) -> HttpResponse:
     if not open_for_sign_up(request):
         raise PermissionDenied(_("Nobody makes tenants here but the operator. Ask an owner of yours to invite you."))
     form = NewTenant(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        tenant = found(form.cleaned_data["company"], owner=request.user, actor=actor_of(request))
+        tenant = found(form.cleaned_data["company"], owner=cast("User", request.user), actor=actor_of(request))
         return redirect("webhooks:overview", tenant.slug)
     return render(request, "tenant_new.html", {"form": form})

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from django.contrib.auth.models import User
-    from django.http import HttpResponse
-    from pytest_django.fixtures import SettingsWrapper
+    from pytest_django import Settings
 
 PASSWORD = "correct-horse-9"
 SIGN_UP = {"company": "Acme", "email": "alice@acme.example", "password1": PASSWORD}
@@ -43,7 +42,7 @@ def nothing_counted() -> Iterator[None]:
 
 
 @pytest.fixture
-def mandatory(settings: SettingsWrapper) -> None:
+def mandatory(settings: Settings) -> None:
     """As where a mail server is named."""
     settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
     settings.MFA_ALLOW_UNVERIFIED_EMAIL = False
@@ -80,9 +79,8 @@ def invite(make_tenant: Callable[..., Tenant]) -> Callable[..., str]:
     return make
 
 
-def sign_in(client: Client, login: str = "alice@acme.example", password: str = PASSWORD, **more: str) -> HttpResponse:
-    answer: Any = client.post("/account/login/", {"login": login, "password": password, **more})
-    return answer
+def sign_in(client: Client, login: str = "alice@acme.example", password: str = PASSWORD, **more: str) -> Any:
+    return client.post("/account/login/", {"login": login, "password": password, **more})
 
 
 def signed_in(client: Client) -> str:
@@ -92,11 +90,10 @@ def signed_in(client: Client) -> str:
     return found[1] if found else ""
 
 
-def confirm(client: Client, answer: Any) -> HttpResponse:
+def confirm(client: Client, answer: Any) -> None:
     """Write the password once more, as `answer` has asked."""
     assert answer.url.startswith("/account/reauthenticate/")
-    again: Any = client.post(answer.url, {"password": PASSWORD})
-    return again
+    client.post(answer.url, {"password": PASSWORD})
 
 
 def links(text: str) -> list[str]:
@@ -130,7 +127,7 @@ def test_every_name_gets_an_address_of_its_own(
     assert made.name == company.strip()
 
 
-def test_nobody_gets_the_operators_tenant_by_choosing_a_name(client: Client, settings: SettingsWrapper) -> None:
+def test_nobody_gets_the_operators_tenant_by_choosing_a_name(client: Client, settings: Settings) -> None:
     settings.SIGNALPOST_OPERATOR_TENANT = "head-office"
     client.post("/account/signup/", {**SIGN_UP, "company": "Head Office"})
     assert not Tenant.objects.filter(slug="head-office").exists()
@@ -181,7 +178,7 @@ def test_a_username_that_was_anothers_address_does_not_keep_its_new_owner_out(cl
     assert Membership.objects.get().user.email == SIGN_UP["email"]
 
 
-def test_sign_up_can_be_turned_off(client: Client, settings: SettingsWrapper) -> None:
+def test_sign_up_can_be_turned_off(client: Client, settings: Settings) -> None:
     settings.SIGNUP = False
     assert b"Accounts are made by invitation here." in client.get("/account/signup/").content
     client.post("/account/signup/", SIGN_UP)
@@ -194,7 +191,7 @@ def test_sign_up_can_be_turned_off(client: Client, settings: SettingsWrapper) ->
 
 @pytest.mark.django_db(transaction=True)
 def test_who_comes_by_invitation_becomes_a_member_and_gets_no_tenant(
-    client: Client, settings: SettingsWrapper, invite: Callable[..., str], mandatory: None
+    client: Client, settings: Settings, invite: Callable[..., str], mandatory: None
 ) -> None:
     settings.SIGNUP = False  # an invitation opens the door
     client.get(f"/invitations/{invite('dora@acme.example', Role.DEVELOPER)}/")
@@ -290,7 +287,7 @@ def test_too_many_sign_ups_from_one_address_are_refused_in_our_look(client: Clie
     assert b"signalpost.css" in answer.content
 
 
-def test_tries_are_counted_by_the_address_that_the_proxy_saw(client: Client, settings: SettingsWrapper) -> None:
+def test_tries_are_counted_by_the_address_that_the_proxy_saw(client: Client, settings: Settings) -> None:
     settings.SIGNALPOST_TRUSTED_PROXIES = 1
     for number in range(20):
         client.post("/account/signup/", {"email": f"{number}"}, headers={"x-forwarded-for": "203.0.113.7"})
@@ -462,9 +459,7 @@ def test_second_factors_are_encrypted_at_rest(secret: str) -> None:
     assert re.fullmatch(r"[0-9a-f]{80}", secrets.decrypt(rows["recovery_codes"]["seed"].encode()))
 
 
-def test_a_second_factor_that_no_key_opens_lets_nobody_in(
-    client: Client, secret: str, settings: SettingsWrapper
-) -> None:
+def test_a_second_factor_that_no_key_opens_lets_nobody_in(client: Client, secret: str, settings: Settings) -> None:
     settings.SIGNALPOST_ENCRYPTION_KEYS = ["another passphrase, long enough"]
     other = Client()
     sign_in(other)
@@ -510,7 +505,7 @@ def test_who_belongs_to_no_tenant_may_make_one(client: Client, alice: User) -> N
     assert AuditEntry.objects.get().actor == "alice@acme.example"
 
 
-def test_where_sign_up_is_closed_nobody_makes_a_tenant(client: Client, alice: User, settings: SettingsWrapper) -> None:
+def test_where_sign_up_is_closed_nobody_makes_a_tenant(client: Client, alice: User, settings: Settings) -> None:
     settings.SIGNUP = False
     client.force_login(alice)
     assert b"You belong to no tenant" in client.get("/").content
@@ -548,7 +543,7 @@ def test_the_zones_page_leads_to_no_other_site(client: Client) -> None:
 
 
 @pytest.mark.urls("tests.config.urls_pages_only")
-def test_the_pages_work_without_our_sign_in(client: Client, acme: Tenant, settings: SettingsWrapper) -> None:
+def test_the_pages_work_without_our_sign_in(client: Client, acme: Tenant, settings: Settings) -> None:
     settings.LOGIN_URL = "hosts_sign_in"
     settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
     middleware = [name for name in settings.MIDDLEWARE if not name.startswith("allauth.")]
