@@ -13,8 +13,10 @@ import pytest
 from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand
 
-from subscriptions import catalog
+from subscriptions import catalog, keys, people
 from subscriptions.conf import DEFAULTS, PREFIX
+from subscriptions.models import Role
+from subscriptions.models.tenants import INVITED_FOR
 from webhooks import __version__, drain, events, metrics, urls
 from webhooks.models import Attempt, Delivery
 
@@ -117,6 +119,14 @@ def test_every_alert_is_on_a_metric_that_there_is() -> None:
 
 def test_every_path_stands_in_its_table() -> None:
     assert set(rows("path")) == {f"`/{pattern.pattern}`" for pattern in urls.urlpatterns}
+
+
+def test_every_role_stands_in_its_table_and_every_limit_below_it() -> None:
+    assert list(rows("role")) == [f"`{role}`" for role in Role.values]
+    text = README.split("### People, API keys and the audit log", 1)[1].split("\n## ", 1)[0]
+    for limit in (INVITED_FOR.days, people.MOST_OPEN, people.MOST_A_DAY, keys.MOST):
+        assert f" {limit} " in text, limit
+    assert {scope.value for scope in keys.MAY} <= codes(text)
 
 
 def test_every_argument_of_register_stands_in_its_table() -> None:
