@@ -37,7 +37,7 @@ def _roles() -> list[tuple[str, str]]:
 
 class InviteForm(forms.Form):
     email = forms.CharField(
-        label=gettext_lazy("E-mail address"),
+        label=gettext_lazy("Email"),
         max_length=254,
         widget=forms.EmailInput(attrs={"autocomplete": "off"}),
         error_messages={"required": gettext_lazy("Write whom to invite, such as bob@example.com.")},
