@@ -8,12 +8,24 @@ from django.contrib.admin import AdminSite
 from django.contrib.admin.apps import AdminConfig
 
 if TYPE_CHECKING:
-    from django.http import HttpRequest, HttpResponse
+    from django.http import HttpRequest
+    from django.template.response import TemplateResponse
 
 # What an operator looks for comes first.
 APPS = ("webhooks", "subscriptions")
 NAMES = {"django_rq": "Queue", "mfa": "Second factors"}
-MODELS = ("Overview", "Delivery", "Event", "Attempt", "Replay", "Tenant", "Subscription")
+MODELS = (
+    "Overview",
+    "Delivery",
+    "Event",
+    "Attempt",
+    "Replay",
+    "Tenant",
+    "Subscription",
+    "AuditEntry",
+    "ApiKey",
+    "Invitation",
+)
 
 
 class Admin(AdminConfig):
@@ -24,7 +36,7 @@ class Site(AdminSite):
     site_header = site_title = "Signalpost"
     index_template = "admin/webhooks/index.html"
 
-    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         """With the head of the overview, for whoever may see that."""
         from webhooks.admin import overview
 

@@ -92,7 +92,7 @@ class TenantAdmin(WishAdmin):
             # Only what was edited: somebody may be turning it off right now.
             obj.save(update_fields=edited)
             words = {"name": "called"}
-            detail = {
+            detail: dict[str, Any] = {
                 words.get(field, field): {"from": form.initial[field], "to": getattr(obj, field)} for field in edited
             }
             note(actor, Action.TENANT_CHANGED, tenant=obj, about=obj, **detail)

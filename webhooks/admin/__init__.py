@@ -6,5 +6,6 @@ from webhooks.admin.attempts import AttemptAdmin
 from webhooks.admin.deliveries import DeliveryAdmin
 from webhooks.admin.events import EventAdmin
 from webhooks.admin.overview import OverviewAdmin
+from webhooks.admin.replays import ReplayAdmin
 
-__all__ = ["AttemptAdmin", "DeliveryAdmin", "EventAdmin", "OverviewAdmin"]
+__all__ = ["AttemptAdmin", "DeliveryAdmin", "EventAdmin", "OverviewAdmin", "ReplayAdmin"]

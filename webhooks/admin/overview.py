@@ -90,7 +90,7 @@ def summary() -> dict[str, Any]:
 
 
 def media() -> Media:
-    return Media(css=TrafficAdmin.Media.css)
+    return Media(css=dict(TrafficAdmin.Media.css))
 
 
 def headline(standing: Standing) -> SafeString:
