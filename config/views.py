@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, cast
 
 from allauth.decorators import rate_limit
 from django import forms
+from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods
 
 from config.accounts import CompanyField, open_for_sign_up
 from subscriptions.founding import found
-from subscriptions.models import Tenant
+from subscriptions.models import Role, Tenant
 from subscriptions.trail import actor_of
 
 if TYPE_CHECKING:
@@ -46,6 +48,14 @@ def tenant_new(request: HttpRequest) -> HttpResponse:
         raise PermissionDenied(_("Nobody makes tenants here but the operator. Ask an owner of yours to invite you."))
     form = NewTenant(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        tenant = found(form.cleaned_data["company"], owner=cast("User", request.user), actor=actor_of(request))
-        return redirect("webhooks:overview", tenant.slug)
+        return redirect("webhooks:overview", _made_once(request, form.cleaned_data["company"]).slug)
     return render(request, "tenant_new.html", {"form": form})
+
+
+def _made_once(request: HttpRequest, name: str) -> Tenant:
+    """A double click, or the same form sent again, makes no second tenant."""
+    user = cast("User", request.user)
+    with transaction.atomic():
+        get_user_model().objects.select_for_update().get(pk=user.pk)
+        own = Tenant.objects.filter(memberships__user=user, memberships__role=Role.OWNER, name=name)
+        return own.first() or found(name, owner=user, actor=actor_of(request))

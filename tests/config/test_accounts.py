@@ -12,7 +12,7 @@ from django.contrib.auth import get_user_model
 from django.core import mail
 from django.core.cache import cache
 from django.test import Client
-from django.urls import reverse
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from config import accounts
 from config.limits import Counters
@@ -505,6 +505,13 @@ def test_who_belongs_to_no_tenant_may_make_one(client: Client, alice: User) -> N
     assert AuditEntry.objects.get().actor == "alice@acme.example"
 
 
+def test_the_same_form_sent_twice_makes_one_tenant(client: Client, alice: User) -> None:
+    client.force_login(alice)
+    answers: list[Any] = [client.post("/tenants/new/", {"company": "Acme"}) for _ in range(2)]
+    assert [answer.url for answer in answers] == ["/t/acme/", "/t/acme/"]
+    assert Tenant.objects.count() == 1
+
+
 def test_where_sign_up_is_closed_nobody_makes_a_tenant(client: Client, alice: User, settings: Settings) -> None:
     settings.SIGNUP = False
     client.force_login(alice)
@@ -556,6 +563,30 @@ def test_the_pages_work_without_our_sign_in(client: Client, acme: Tenant, settin
     for ours in ("/account/email", "/account/logout", "/account/two-factor", "Sign out"):
         assert ours not in page
     assert client.get("/webhooks/account/zone/").status_code == 200
+
+
+def pages_of_a_tenant() -> list[str]:
+    """The names of those that need no more than the tenant."""
+    patterns = [
+        (f"{resolver.namespace}:{pattern.name}", str(pattern.pattern))
+        for resolver in get_resolver("webhooks.pages.urls").url_patterns
+        if isinstance(resolver, URLResolver)
+        for pattern in resolver.url_patterns
+        if isinstance(pattern, URLPattern)
+    ]
+    return [name for name, route in patterns if route.startswith("t/<slug:slug>/") and route.count("<") == 1]
+
+
+@pytest.mark.urls("tests.config.urls_pages_only")
+def test_every_page_works_without_our_project(client: Client, acme: Tenant, settings: Settings) -> None:
+    settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": []}]
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if not name.startswith("allauth.")]
+    client.force_login(Membership.objects.get().user)
+    names = pages_of_a_tenant()
+    assert {"webhooks:overview", "webhooks:deliveries", "subscriptions:create", "subscriptions:members"} <= set(names)
+    for name in names:
+        answer = client.get(reverse(name, args=["acme"]))
+        assert answer.status_code in {200, 302, 404, 405}, name  # 404: of something that Acme does not have
 
 
 # Error pages, and what every page has.
