@@ -124,3 +124,44 @@ def test_from_sign_up_to_a_mended_receiver(page: Page, site: Site, scripts: bool
     page.get_by_role("button", name="Send test event").click()
     both = site.receiver.wait_for(before + 5)[-1]
     verify(both, secret, new)
+
+
+def test_a_first_delivery_without_a_server_of_ones_own(page: Page, site: Site, scripts: bool) -> None:
+    site.work()
+    name = "scripts" if scripts else "none"
+    sign_up(page, site, f"ben-{name}@company.example", f"Cellar {name}")
+    page.get_by_role("main").get_by_role("link", name="New subscription").first.click()
+    page.get_by_role("radio", name="The built-in inbox").check()
+    page.get_by_role("checkbox", name=re.compile("^Everything")).check()
+    page.get_by_role("button", name="Create subscription").click()
+    page.get_by_role("link", name="Send a test event").click()
+    page.get_by_role("button", name="Send test event").click()
+    seen(page, "Delivered", scripts=scripts)
+    page.get_by_role("link", name="the built-in inbox").click()
+    seen(page, "signalpost.test", scripts=scripts)
+    expect(page.get_by_role("main")).to_contain_text("The signature was made with a current secret")
+
+
+def test_members_are_invited_and_see_what_their_role_may(
+    page: Page, site: Site, scripts: bool, open_context: Callable[..., BrowserContext]
+) -> None:
+    name = "scripts" if scripts else "none"
+    sign_up(page, site, f"cleo-{name}@company.example", f"Nile {name}")
+    page.get_by_role("link", name="Members").click()
+    page.get_by_label("Email").fill(f"dan-{name}@company.example")
+    page.get_by_role("radio", name="viewer").check()
+    page.get_by_role("button", name="Send invitation").click()
+    mail = site.mail(f"dan-{name}@company.example", "/invitations/")
+    found = re.search(r"http://\S+/invitations/\S+", mail)
+    assert found is not None
+
+    other = open_context(java_script_enabled=scripts).new_page()
+    other.goto(found[0])
+    other.get_by_role("link", name="Create an account").click()
+    other.get_by_label("Password", exact=True).fill(PASSWORD)
+    other.get_by_role("button", name="Sign up").click()
+    expect(other.get_by_role("heading", level=1)).to_have_text("Subscriptions")
+    expect(other.get_by_role("link", name="New subscription")).to_have_count(0)
+    answer = other.goto(f"{other.url}subscriptions/new/")
+    assert answer is not None
+    assert answer.status == 403
