@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PAGE = 50
 # No index knows of topics and times: at most so many deliveries are looked
 # through for one page, and what is behind them is another page's.
-MOST_LOOKED_AT = 20_000
+MOST_LOOKED_AT = 10_000
 # Keys are handed out in the order of time, but for what workers with clocks
 # and transactions of their own do at once.
 SLACK = timedelta(hours=1)
