@@ -9,6 +9,7 @@ import pytest
 import standardwebhooks
 from playwright.sync_api import expect
 
+from subscriptions.models import ApiKey, Tenant
 from tests.receiver import Reply
 
 if TYPE_CHECKING:
@@ -165,3 +166,67 @@ def test_members_are_invited_and_see_what_their_role_may(
     answer = other.goto(f"{other.url}subscriptions/new/")
     assert answer is not None
     assert answer.status == 403
+
+
+def test_what_failed_is_replayed_together(page: Page, site: Site, scripts: bool) -> None:
+    site.work()
+    name = "scripts" if scripts else "none"
+    sign_up(page, site, f"eva-{name}@company.example", f"Orchard {name}")
+    page.get_by_role("main").get_by_role("link", name="New subscription").first.click()
+    page.get_by_label("URL", exact=True).fill(f"{site.receiver.url}together-{name}")
+    page.get_by_role("checkbox", name="subscriptions.apikey.*", exact=True).check()
+    page.get_by_role("button", name="Create subscription").click()
+    tenant = Tenant.objects.get(slug=f"orchard-{name}")
+    site.receiver.reply = lambda received: Reply(500)
+    before = len(site.receiver.received)
+    for number in range(12):
+        key = ApiKey(tenant=tenant, name=f"key {number}")
+        key.fill()
+        key.save()
+    site.receiver.wait_for(before + 24)
+    site.receiver.reply = lambda received: Reply()
+
+    page.get_by_role("link", name="Deliveries", exact=True).click()
+    page.get_by_label("Status", exact=True).select_option("failed")
+    page.get_by_role("button", name="Filter").click()
+    page.get_by_role("link", name=re.compile("^Replay")).first.click()
+    expect(page.get_by_role("main")).to_contain_text("12")
+    page.get_by_role("button", name=re.compile("Replay|Send")).click()
+    seen(page, "12 of 12 done", scripts=scripts)
+    assert len(site.receiver.received) == before + 36
+
+
+def test_a_keyboard_reaches_everything(open_context: Callable[..., BrowserContext], site: Site) -> None:
+    page = open_context().new_page()
+    sign_up(page, site, "fay@company.example", "Quay")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    reached = page.evaluate("document.activeElement.textContent.trim()")
+    assert reached == "New subscription"
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("New subscription")
+    page.get_by_label("URL", exact=True).focus()
+    page.keyboard.type("https://quay.example/in")
+    box = page.get_by_role("checkbox", name="shop.order.created", exact=True)
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if box.evaluate("box => box === document.activeElement"):
+            break
+    page.keyboard.press("Space")
+    expect(box).to_be_checked()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Subscription created")
+
+
+def test_a_wrong_form_keeps_what_was_typed_and_says_what_would_be_right(page: Page, site: Site, scripts: bool) -> None:
+    name = "scripts" if scripts else "none"
+    sign_up(page, site, f"gus-{name}@company.example", f"Forge {name}")
+    page.get_by_role("main").get_by_role("link", name="New subscription").first.click()
+    page.get_by_label("URL", exact=True).fill("https://169.254.169.254/latest")
+    page.get_by_label("Name").first.fill("Kept")
+    page.get_by_role("button", name="Create subscription").click()
+    expect(page.get_by_label("URL", exact=True)).to_have_value("https://169.254.169.254/latest")
+    expect(page.get_by_label("Name").first).to_have_value("Kept")
+    expect(page.get_by_role("alert")).to_contain_text("This address is link-local")
