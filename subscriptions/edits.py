@@ -121,9 +121,14 @@ def change(
 def delete(subscription: Subscription, actor: Actor) -> None:
     """With all that was ever sent to it."""
     with transaction.atomic(using=home()):
-        row = _locked(subscription)
+        row: Subscription | None = Subscription.objects.using(home()).filter(pk=subscription.pk).first()
+        if row is None:
+            raise Refused(_("The subscription was deleted meanwhile."))
         note(actor, Action.SUBSCRIPTION_DELETED, tenant=row.tenant, about=row, host=row.host)
-        row.delete()
+        # Not locked here: it is in its turn, after what a worker may hold.
+        gone, _rows = row.delete()
+        if not gone:
+            raise Refused(_("The subscription was deleted meanwhile."))
 
 
 def disable(subscription: Subscription, actor: Actor, *, reason: str = "") -> bool:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import connections, transaction
 from django.utils import timezone
 
 from subscriptions import edits
@@ -134,6 +135,45 @@ def test_a_request_that_comes_twice_makes_one(tenant: Tenant, make_tenant: Calla
     assert len(trail()) == Subscription.objects.count() == 2
 
 
+def at_once(deed: Callable[[], object], times: int = 4) -> list[object]:
+    """Each in a thread and a connection of its own; errors are answers."""
+
+    def one(_: int) -> object:
+        try:
+            return deed()
+        except edits.Refused as error:
+            return error
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(times) as threads:
+        return list(threads.map(one, range(times)))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_requests_that_come_at_once_make_one(tenant: Tenant) -> None:
+    once = uuid4()
+    answers = at_once(lambda: create(tenant, made_by=once))
+    assert Subscription.objects.count() == 1
+    assert sum(isinstance(answer, edits.MadeAlready) for answer in answers) == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_at_once_do_not_both_take_the_last_place(tenant: Tenant, settings: Any) -> None:
+    settings.SIGNALPOST_SUBSCRIPTION_LIMIT = 1
+    answers = at_once(lambda: create(tenant))
+    assert Subscription.objects.count() == 1
+    assert sum(isinstance(answer, edits.Refused) for answer in answers) == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_changes_at_once_one_is_told_that_it_is_stale(tenant: Tenant) -> None:
+    subscription = create(tenant)
+    answers = at_once(lambda: change(subscription, name=str(uuid4())))
+    assert Subscription.objects.get().version == 2
+    assert sum(isinstance(answer, edits.StaleError) for answer in answers) == 3
+
+
 # Changing
 
 
@@ -212,6 +252,14 @@ def test_a_deleted_one_is_remembered_by_its_name_and_host(tenant: Tenant) -> Non
     assert not Subscription.objects.exists()
     entry = AuditEntry.objects.get(action="subscription.deleted")
     assert (entry.number, entry.name, entry.detail) == (str(pk), "Billing", {"host": "receiver.example"})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_that_delete_at_once_one_is_told(tenant: Tenant) -> None:
+    subscription = create(tenant)
+    answers = at_once(lambda: edits.delete(subscription, ALICE))
+    assert sum(isinstance(answer, edits.Refused) for answer in answers) == 3
+    assert [action for action, _ in trail()] == ["subscription.created", "subscription.deleted"]
 
 
 # Turning off and on

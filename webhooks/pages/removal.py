@@ -8,6 +8,7 @@ from django.contrib import messages
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 
+from subscriptions import edits
 from subscriptions.models import Role, Subscription
 from subscriptions.pages.access import TenantRequest, page
 from subscriptions.trail import actor_of
@@ -17,12 +18,19 @@ if TYPE_CHECKING:
     from django.http import HttpResponse
 
 
+def _removed(subscription: Subscription, request: TenantRequest) -> bool:
+    try:
+        return removal.remove(subscription, actor_of(request))
+    except edits.Refused:
+        return True  # Somebody else was quicker.
+
+
 @page(Role.DEVELOPER)
 def delete(request: TenantRequest, pk: int) -> HttpResponse:
     subscription = get_object_or_404(Subscription.objects.for_tenant(request.tenant), pk=pk)
     is_going = False
     if request.method == "POST":
-        if removal.remove(subscription, actor_of(request)):
+        if _removed(subscription, request):
             name = subscription.name or subscription.host
             messages.success(request, _("The subscription %(name)s was deleted.") % {"name": name})
             return redirect("webhooks:overview", request.tenant.slug)
