@@ -116,10 +116,10 @@ DEEDS = {
     Action.SECRET_REVEALED: _("{actor} revealed the secret of {name}"),
     Action.SECRET_ROTATED: _("{actor} rotated the secret of {name}"),
     Action.TEST_SENT: _("{actor} sent a test event to {name}"),
-    Action.DELIVERY_REPLAYED: _("{actor} replayed {name}"),
-    Action.DELIVERY_CANCELLED: _("{actor} cancelled {name}"),
-    Action.REPLAY_STARTED: _("{actor} started {name}"),
-    Action.REPLAY_CANCELLED: _("{actor} cancelled {name}"),
+    Action.DELIVERY_REPLAYED: _("{actor} replayed a delivery of {name}"),
+    Action.DELIVERY_CANCELLED: _("{actor} cancelled a delivery of {name}"),
+    Action.REPLAY_STARTED: _("{actor} started a replay: {name}"),
+    Action.REPLAY_CANCELLED: _("{actor} cancelled a replay: {name}"),
     Action.KEY_CREATED: _("{actor} made the API key {name}"),
     Action.KEY_REVOKED: _("{actor} revoked the API key {name}"),
     Action.MEMBER_INVITED: _("{actor} invited {name} as {role}"),
@@ -138,9 +138,15 @@ def sentence(entry: AuditEntry) -> SafeString:
     return format_html(
         text,
         actor=format_html("<b>{}</b>", entry.actor),
-        name=format_html("<b>{}</b>", entry.name or f"{entry.kind} {entry.number}".strip()),
+        name=format_html("<b>{}</b>", entry.name or _unnamed(entry)),
         role=_role(entry.detail),
     )
+
+
+def _unnamed(entry: AuditEntry) -> str:
+    if entry.kind == "replay":  # of no one subscription
+        return gettext("all subscriptions")
+    return f"{entry.kind} {entry.number}".strip()
 
 
 def _role(detail: Any) -> str:

@@ -192,5 +192,10 @@ def test_an_action_of_a_later_release_is_read_all_the_same() -> None:
 
 
 def test_what_has_no_name_goes_by_its_number() -> None:
-    entry = AuditEntry(action=Action.DELIVERY_REPLAYED, actor="alice", kind="delivery", number="12")
-    assert trail.sentence(entry) == "<b>alice</b> replayed <b>delivery 12</b>"
+    entry = AuditEntry(action=Action.SECRET_REVEALED, actor="alice", kind="subscription", number="12")
+    assert trail.sentence(entry) == "<b>alice</b> revealed the secret of <b>subscription 12</b>"
+
+
+def test_a_replay_of_no_one_subscription_is_of_all() -> None:
+    entry = AuditEntry(action=Action.REPLAY_STARTED, actor="alice", kind="replay", number="12")
+    assert trail.sentence(entry) == "<b>alice</b> started a replay: <b>all subscriptions</b>"

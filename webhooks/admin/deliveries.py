@@ -144,7 +144,7 @@ class DeliveryAdmin(TrafficAdmin):
             done = deliveries.replay(matching, by=request.user.get_username())
             for tenant in Tenant.objects.filter(pk__in=of_tenants):
                 number = of_tenants[tenant.pk]
-                name, action = f"a replay of {_deliveries(number)}", AuditEntry.Action.REPLAY_STARTED
+                name, action = _deliveries(number), AuditEntry.Action.REPLAY_STARTED
                 note(_operator(request), action, tenant=tenant, name=name, filters=filters, expected=number)
         self._report(request, chosen, done, "will be sent again", "what a worker is sending right now")
 
