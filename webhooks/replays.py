@@ -50,12 +50,12 @@ Status = Delivery.Status
 
 # Of one transaction: queued, and gone through to find them.
 ROWS = 1_000
-WINDOW = 10_000
+WINDOW = 4_000
 # Counted exactly up to here, and for so many seconds: the number is for people.
 MOST = 100_000
 PATIENCE = 0.15
 # Who cancels takes back what can be within this time; the workers do the rest.
-CANCEL_SECONDS = 1.0
+CANCEL_SECONDS = 0.5
 # One that the database refuses does not hold up the others.
 STUCK_PAUSE = 30.0
 
@@ -73,7 +73,11 @@ class Number:
     def __str__(self) -> str:
         if self.number > MOST:
             return _("more than %(number)s") % {"number": _grouped(MOST)}
-        return _grouped(self.number) if self.exact else _("at least %(number)s") % {"number": _grouped(self.number)}
+        if self.exact:
+            return _grouped(self.number)
+        return (
+            _("at least %(number)s") % {"number": _grouped(self.number)} if self.number else _("an unknown number of")
+        )
 
     @property
     def in_deliveries(self) -> str:
@@ -358,11 +362,15 @@ def _windows(replay: Replay) -> Iterator[QuerySet[Any]]:
 
 def _walked(replay: Replay) -> DeliveryQuerySet:
     """By one index, whatever else is asked of them."""
+    filters = DeliveryFilters.from_query(replay.filters)
     rows = Delivery.objects.using(home()).for_tenant(replay.tenant)
     if replay.subscription_id is not None:
         rows = rows.filter(subscription=replay.subscription_id)
-    event = DeliveryFilters.from_query(replay.filters).event
-    return rows if event is None else rows.filter(event=event)
+    if filters.event is not None:
+        return rows.filter(event=filters.event)
+    if replay.kind == Kind.FAILED:
+        return rows.failed()
+    return rows.filter(status=filters.status) if filters.status else rows
 
 
 def _meant(replay: Replay, rows: DeliveryQuerySet) -> DeliveryQuerySet:
@@ -375,13 +383,13 @@ def _meant(replay: Replay, rows: DeliveryQuerySet) -> DeliveryQuerySet:
 
 
 def _windows_of_deliveries(replay: Replay) -> Iterator[DeliveryQuerySet]:
-    rows = _walked(replay).order_by("-pk")
-    while True:
+    walked = _walked(replay).order_by("-pk")
+    begin = walked.values_list("pk", flat=True).first()
+    while begin is not None:
+        rows = walked.filter(pk__lte=begin)
         end = rows.values_list("pk", flat=True)[WINDOW : WINDOW + 1].first()
         yield _meant(replay, rows if end is None else rows.filter(pk__gt=end)).order_by()
-        if end is None:
-            return
-        rows = rows.filter(pk__lte=end)
+        begin = end
 
 
 def _queue_deliveries(replay: Replay) -> _Step:
@@ -523,7 +531,8 @@ def _untouched(replay: Replay) -> DeliveryQuerySet:
 
 def _take_back(replay: Replay) -> int:
     """What was going to be sent anyway still is. Returns how many rows it went through."""
-    rows = _untouched(replay).order_by("pk").select_for_update(skip_locked=True, no_key=True)
+    # In no order: that would sort them all at each step.
+    rows = _untouched(replay).order_by().select_for_update(skip_locked=True, no_key=True)
     found = list(rows.values_list("pk", "replayed_from")[:ROWS])
     was_open = Q(replayed_from__in=Delivery.OPEN)
     last = Attempt.objects.filter(delivery=OuterRef("pk")).order_by().values("delivery")

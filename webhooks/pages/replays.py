@@ -89,7 +89,7 @@ class ChoiceForm(forms.Form):
         self.fields["subscription"].queryset = rows  # type: ignore[attr-defined]
         if data and "since" in self.errors:
             # What was typed stays, which a field for times would not show.
-            self.fields["since"].widget.input_type = "text"  # type: ignore[attr-defined]
+            self.fields["since"].widget.input_type = "text"
 
     def clean_since(self) -> datetime | None:
         text = self.cleaned_data["since"].strip()
