@@ -7,13 +7,17 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING
 
+from django.db import transaction
+
 from bench import traffic
 from bench.deliver import rate, workers
 from bench.figures import Result, figure
 from bench.measuring import percentile
 from bench.processes import wait_for
 from subscriptions.conf import conf
-from webhooks import events
+from subscriptions.models import Subscription
+from webhooks import events, tasks
+from webhooks.models import Attempt, Delivery, Event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -52,6 +56,44 @@ def arrival(bench: Bench) -> Iterable[Result]:
         yield Result("arrival_p99_ms", median(most), f"{median(most):.1f} ms")
 
 
+@figure("backlog_latency")
+def backlog(bench: Bench) -> Iterable[Result]:
+    """One tenant has more than can be sent for minutes; an event of another goes out beside it."""
+    number = bench.size(100_000, 5_000)
+    waits: dict[str, list[float]] = {"idle": []}
+    for what, fanned_out in (("deliveries", True), ("events", False)):
+        traffic.clear(wishes=True)
+        with workers(bench) as subscriptions:
+            traffic.subscribe(tenants=1, each=1, prefix=traffic.SOLO)
+            waits["idle"] += _paces(bench)
+            traffic.aim(bench.receiver, bench.run(), delay=100)
+            with transaction.atomic():
+                traffic.flood(subscriptions[0].tenant, number, fanned_out=fanned_out)
+                traffic.analyze()
+            tasks.ring()
+            wait_for(Attempt.objects.filter(delivery__tenant=subscriptions[0].tenant).exists, what="nothing is sent")
+            waits[what] = _paces(bench)
+            if not (Event.objects.waiting() if what == "events" else Delivery.objects.open()).exists():
+                raise RuntimeError(f"the {what} did not last")
+    idle = median(waits["idle"])
+    beside = {what: median(waits[what]) for what in ("deliveries", "events")}
+    ours = ", ".join(f"{wait:.1f} ms beside {what}" for what, wait in beside.items())
+    yield Result("backlog_latency", max(beside.values()) / idle, ours, f"{idle:.1f} ms")
+
+
+def _paces(bench: Bench) -> list[float]:
+    """Milliseconds between commit and arrival at a tenant's only subscription."""
+    saver, account = bench.saver("signalpost"), f"{traffic.SOLO}-0"
+    waits: list[float] = []
+    for _ in range(bench.repeats):
+        run, number = bench.run(), bench.size(20, 10)
+        Subscription.objects.filter(tenant__key=account).update(url=bench.receiver.target(run, delay=0, number=0))
+        committed = saver.ask("pace", model="Heard", number=number, per_second=PER_SECOND, account=account)
+        arrivals = sorted(bench.receiver.wait_for(run, number), key=lambda arrival: arrival.webhook_id)
+        waits += [(each.at - at) * 1000 for each, at in zip(arrivals, committed, strict=True)]
+    return waits
+
+
 @figure("hung_throughput", "hung_p99")
 def hung(bench: Bench) -> Iterable[Result]:
     number = bench.size(3_000, 800)
@@ -71,6 +113,8 @@ def hung(bench: Bench) -> Iterable[Result]:
         wait_for(lambda: len(bench.receiver.arrivals(f"{run}-hanging")) >= stuck, what="nothing hangs")
         busy_rate = bench.medians(lambda: traffic.deliver(others, number, hanging=hanging))
         busy_wait = bench.medians(lambda: _wait(bench, hanging))
+        for worker in bench.started:
+            worker.process.kill()  # It would wait for those that hang.
         yield Result("hung_throughput", busy_rate / free_rate, f"{busy_rate:,.0f}/s", f"{free_rate:,.0f}/s")
         yield Result("hung_p99", busy_wait / free_wait, f"{busy_wait:.0f} ms", f"{free_wait:.0f} ms")
 

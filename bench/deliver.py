@@ -179,7 +179,7 @@ def _arrived(bench: Bench, run: str, number: int, *, began: float, of_these: int
 def two_workers(bench: Bench) -> Iterable[Result]:
     # Several times as many as one worker has in flight, so that it is not the last few that count.
     most = min(conf.in_flight, traffic.TENANTS * traffic.SUBSCRIPTIONS_OF_TENANT * conf.in_flight_per_subscription)
-    number = most * bench.size(5, 3)
+    number = most * bench.size(8, 3)
     rates = []
     for count in (1, 2):
         traffic.clear(wishes=True)

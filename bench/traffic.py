@@ -14,7 +14,7 @@ from bench.processes import wait_for_number
 from subscriptions import secrets
 from subscriptions.models import Revision, Secret, Subscription, Tenant, Topic
 from webhooks import tasks
-from webhooks.models import Attempt, Delivery, Event
+from webhooks.models import Attempt, Delivery, Event, Rollup, Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,7 +34,7 @@ BODY = (
 )
 BODY += b'{"id":1,"note":"' + b"x" * (1024 - len(BODY) - 20) + b'"}}}'
 TRAFFIC = (Attempt, Delivery, Event)
-WISHES = (Topic, Secret, Subscription, Tenant)
+WISHES = (Rollup, Throttle, Topic, Secret, Subscription, Tenant)
 
 
 def account(number: int) -> str:
@@ -92,6 +92,42 @@ def backlog(subscriptions: Iterable[int], number: int, *, due: bool = True) -> l
         batch_size=1000,
     )
     return [delivery.pk for delivery in made]
+
+
+def flood(tenant: Tenant, number: int, *, fanned_out: bool) -> None:
+    """`number` events of one tenant that wait for the fan-out, or as many
+    deliveries of theirs that are due. By the database: they are many."""
+    now, subscriptions = timezone.now(), Subscription.objects.filter(tenant=tenant).count()
+    key = "gen_random_uuid()" if connection.vendor == "postgresql" else "lower(hex(randomblob(16)))"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            WITH RECURSIVE counted (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM counted WHERE number < %s)
+            INSERT INTO webhooks_event (id, tenant_id, topic, body, error, created_at, fanned_out_at)
+            SELECT {key}, %s, %s, %s, '', %s, %s FROM counted
+            """,  # noqa: S608 - one of two names of ours
+            [
+                number // subscriptions if fanned_out else number,
+                tenant.pk,
+                TOPIC,
+                BODY,
+                now,
+                now if fanned_out else None,
+            ],
+        )
+        if fanned_out:
+            cursor.execute(PENDING, [tenant.pk])
+
+
+# Every event of a tenant to every subscription of theirs.
+PENDING = """
+    INSERT INTO webhooks_delivery
+        (event_id, subscription_id, tenant_id, status, created_at, next_attempt_at,
+         attempt_count, schedule_step, lease, "trigger", triggered_by)
+    SELECT e.id, s.id, s.tenant_id, 'pending', e.created_at, e.created_at, 0, 0, 0, 'schedule', ''
+    FROM webhooks_event e JOIN subscriptions_subscription s ON s.tenant_id = e.tenant_id WHERE s.tenant_id = %s
+    ON CONFLICT DO NOTHING
+"""
 
 
 def analyze() -> None:
