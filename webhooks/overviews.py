@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import Case, Count, OuterRef, Prefetch, Q, Subquery, Value, When
 from django.utils import timezone
@@ -15,6 +15,8 @@ from webhooks.models import Delivery
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from django.db.models import QuerySet
 
     from subscriptions.models import SubscriptionQuerySet, Tenant
 
@@ -121,7 +123,7 @@ def _ordered(rows: SubscriptionQuerySet, after: str) -> SubscriptionQuerySet:
     return rows.filter(Q(rank__gt=int(rank)) | Q(rank=int(rank), pk__lt=int(pk)))
 
 
-def _newest() -> SubscriptionQuerySet:
+def _newest() -> QuerySet[Any, Any]:
     return Delivery.objects.filter(subscription=OuterRef("pk")).order_by("-pk").values("pk")[:1]
 
 

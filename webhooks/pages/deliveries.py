@@ -101,7 +101,7 @@ def key(text: str) -> int | None:
 
 
 def _written(query: QueryDict) -> dict[str, str]:
-    return {name: value for name, value in query.items() if name in READ}
+    return {name: str(value) for name, value in query.items() if name in READ}
 
 
 def _address(request: HttpRequest, filters: DeliveryFilters) -> str:
