@@ -170,6 +170,7 @@ class SignUp(Labelled, account.SignupForm):  # type: ignore[misc]
             found(self.cleaned_data["company"], owner=user, actor=actor)
         else:
             people.accept(request.session.pop(INVITATION), user=user, actor=actor)
+            messages.success(request, gettext("Welcome to %(tenant)s.") % {"tenant": invitation.tenant.name})
         return user
 
 

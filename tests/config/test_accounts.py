@@ -200,6 +200,7 @@ def test_who_comes_by_invitation_becomes_a_member_and_gets_no_tenant(
     assert 'value="dora@acme.example"' in page
     answer = client.post("/account/signup/", {"email": "mallory@evil.example", "password1": PASSWORD}, follow=True)
     assert answer.redirect_chain[-1][0] == "/t/inviting/"
+    assert b"Welcome to Inviting." in answer.content
     membership = Membership.objects.get()
     assert (membership.tenant.slug, membership.role) == ("inviting", Role.DEVELOPER)
     assert membership.user.email == "dora@acme.example"
