@@ -100,7 +100,9 @@ def _lines(request: TenantRequest, entries: list[AuditEntry]) -> Iterator[Line]:
 
 
 def _pairs(detail: Any) -> list[tuple[str, Any]]:
-    return [(str(name).replace("_", " "), value) for name, value in detail.items()] if isinstance(detail, dict) else []
+    """What is known of it: a filter that was not set is no news."""
+    pairs = detail.items() if isinstance(detail, dict) else ()
+    return [(str(name).replace("_", " "), value) for name, value in pairs if value is not None]
 
 
 def _written(value: Any) -> str:

@@ -158,13 +158,14 @@ def test_details_are_written_for_people(write: Callable[..., AuditEntry], alice:
         action=Action.SUBSCRIPTION_CHANGED,
         called={"from": "", "to": "Billing"},
         topics={"added": ["shop.order.*", "*"], "removed": []},
-        rate_limit=None,
+        rate_limit={"from": 5, "to": None},
+        since=None,
     )
     (line,) = browser(alice).get(AUDIT).context["lines"]
     assert line.details == [
         ("called", "none → Billing"),
         ("topics", "added: shop.order.*, *; removed: none"),
-        ("rate limit", "none"),
+        ("rate limit", "5 → none"),
     ]
 
 
