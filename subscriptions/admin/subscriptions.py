@@ -15,6 +15,7 @@ from django.utils.html import format_html, format_html_join
 from subscriptions import catalog, edits
 from subscriptions.admin.asking import ReasonForm
 from subscriptions.admin.filters import StateFilter, TenantFilter, TopicFilter
+from subscriptions.admin.inlines import LabelledFormSet
 from subscriptions.admin.shown import below, clipped, moment, state
 from subscriptions.admin.wishes import WishAdmin
 from subscriptions.models import OVERLAP, AuditEntry, Subscription, Topic
@@ -67,6 +68,7 @@ class TopicForm(forms.ModelForm):  # type: ignore[type-arg]
 class TopicInline(admin.TabularInline):  # type: ignore[type-arg]
     model = Topic
     form = TopicForm
+    formset = LabelledFormSet
     extra = 1
 
 

@@ -12,6 +12,7 @@ from django.utils.html import format_html
 from subscriptions import disabling, people, support
 from subscriptions.admin.asking import ReasonForm
 from subscriptions.admin.filters import StateFilter
+from subscriptions.admin.inlines import LabelledFormSet
 from subscriptions.admin.shown import NOTHING, below, clipped, moment, state
 from subscriptions.admin.wishes import WishAdmin
 from subscriptions.models import AuditEntry, Membership, Subscription, Tenant
@@ -32,6 +33,7 @@ FIELDS = ("slug", "name", "key")
 
 class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]
     model = Membership
+    formset = LabelledFormSet
     extra = 0
     autocomplete_fields = ("user",)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import threading
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import Permission, User
+from django.db import connections
 from django.test import Client
 from django.urls import get_resolver, reverse
 from django.utils import timezone
@@ -653,3 +656,39 @@ def test_the_operator_cancels_a_bulk_replay_and_the_tenant_sees_it(
     assert "Cancelled" in text(client.post(cancel, follow=True))
     assert "too late" in text(client.post(cancel, follow=True))
     assert deeds(tenant) == [("replay.cancelled", True)]
+
+
+# --- at once ---
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_subscription_turned_on_while_its_tenant_is_turned_off_ends_off(tenant: Tenant, subscribe: Subscribe) -> None:
+    subscription = subscribe(tenant)
+    for _round in range(5):
+        edits.disable(subscription, MEMBER)
+        together = threading.Barrier(2)
+        raised: list[Exception] = []
+
+        def at_once(act: Callable[[], Any], together: threading.Barrier, raised: list[Exception]) -> None:
+            try:
+                together.wait(10)
+                act()
+            except edits.Refused:
+                pass  # It came second.
+            except Exception as error:  # noqa: BLE001
+                raised.append(error)
+            finally:
+                connections.close_all()
+
+        acts = (
+            partial(edits.enable, subscription, MEMBER),
+            partial(disabling.disable, tenant, OPERATOR, reason="Unpaid"),
+        )
+        threads = [threading.Thread(target=at_once, args=(act, together, raised)) for act in acts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert raised == []
+        assert not Subscription.objects.enabled().exists()
+        disabling.enable(tenant, OPERATOR)
