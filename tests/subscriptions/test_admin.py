@@ -12,8 +12,9 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from subscriptions import secrets
-from subscriptions.models import Subscription, Tenant, Topic
+from subscriptions import disabling, secrets
+from subscriptions.models import AuditEntry, Subscription, Tenant, Topic
+from subscriptions.trail import Actor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -283,6 +284,88 @@ def test_nothing_is_deleted_here(admin_client: Client, tenant: Tenant, subscribe
     for path in (f"{SUBSCRIPTIONS}{subscription.pk}/delete/", f"{TENANTS}{tenant.pk}/delete/"):
         assert admin_client.post(path, {"post": "yes"}).status_code == 403
     assert "delete_selected" not in text(admin_client, SUBSCRIPTIONS)
+
+
+def logged(tenant: Tenant) -> list[tuple[str, str, dict[str, Any]]]:
+    """Of the tenant's audit log, oldest first; all of it the operator's."""
+    entries = AuditEntry.objects.for_tenant(tenant).order_by("id")
+    assert all(entry.as_operator for entry in entries)
+    return [(entry.action, entry.name, entry.detail) for entry in entries]
+
+
+def test_what_the_operator_writes_stands_in_the_tenants_log(admin_client: Client, tenant: Tenant) -> None:
+    admin_client.post(f"{SUBSCRIPTIONS}add/", form(("shop.order.*", ""), tenant=tenant.pk, name="Billing"))
+    subscription = Subscription.objects.get()
+    topic = subscription.topics.get()
+    kept = {"tenant": tenant.pk, "name": "Billing", "topic_ids": (topic.pk,)}
+    admin_client.post(change(subscription), form(("shop.order.*", ""), **kept))  # nothing was edited
+    edited = {**kept, "name": "Invoices", "url": "https://new.example/a-secret-path", "rate_limit": "5"}
+    admin_client.post(change(subscription), form(("shop.tag.*", ""), ("shop.customer.updated", "email"), **edited))
+    admin_client.post(act(subscription, "rotate"))
+    assert logged(tenant) == [
+        ("subscription.created", "Billing", {"host": "receiver.example", "topics": ["shop.order.*"]}),
+        (
+            "subscription.changed",
+            "Invoices",
+            {
+                "called": {"from": "Billing", "to": "Invoices"},
+                "rate_limit": {"from": None, "to": 5},
+                "url": {"from": "receiver.example", "to": "new.example"},
+                "topics": {"added": ["shop.tag.*", "shop.customer.updated (email)"], "removed": ["shop.order.*"]},
+            },
+        ),
+        ("secret.rotated", "Invoices", {}),
+    ]
+
+
+def test_a_form_that_is_older_than_the_subscription_says_so(
+    admin_client: Client, tenant: Tenant, subscribe: Callable[..., Subscription]
+) -> None:
+    subscription = subscribe(tenant)
+    seen = admin_client.get(change(subscription)).context["adminform"].form["seen"].value()
+    subscription.disable(reason="410 Gone")
+    response = admin_client.post(change(subscription), form(seen=seen, name="Billing"))
+    assert "It was changed meanwhile" in response.content.decode()
+    assert "Billing" in response.content.decode()  # what was typed
+    subscription.refresh_from_db()
+    assert subscription.name == ""
+    admin_client.post(change(subscription), form(seen=subscription.version, name="Billing"))
+    subscription.refresh_from_db()
+    assert subscription.name == "Billing"
+
+
+def test_what_the_operator_does_to_a_tenant_and_its_people_stands_in_its_log(admin_client: Client) -> None:
+    bob = User.objects.create_user("bob", email="bob@acme.example")
+    people = {"memberships-TOTAL_FORMS": 1, "memberships-INITIAL_FORMS": 0}
+    member = {"memberships-0-user": bob.pk, "memberships-0-role": "viewer"}
+    admin_client.post(f"{TENANTS}add/", {"slug": "acme", "name": "Acme", "key": "", **people, **member})
+    tenant = Tenant.objects.get()
+    page = reverse("admin:subscriptions_tenant_change", args=[tenant.pk])
+    people["memberships-INITIAL_FORMS"] = 1
+    member |= {"memberships-0-id": str(tenant.memberships.get().pk), "memberships-0-role": "owner"}
+    admin_client.post(page, {"slug": "acme", "name": "Acme Ltd", "key": "4711", **people, **member})
+    admin_client.post(page, {"slug": "acme", "name": "Acme Ltd", "key": "4711", **people, **member})
+    admin_client.post(
+        page, {"slug": "acme", "name": "Acme Ltd", "key": "4711", **people, **member, "memberships-0-DELETE": "on"}
+    )
+    assert logged(tenant) == [
+        ("tenant.created", "acme", {}),
+        ("member.changed", "bob@acme.example", {"role": "viewer"}),
+        ("tenant.changed", "acme", {"called": {"from": "Acme", "to": "Acme Ltd"}, "key": {"from": None, "to": "4711"}}),
+        ("member.changed", "bob@acme.example", {"role": "owner"}),
+        ("member.removed", "bob@acme.example", {"role": "owner"}),
+    ]
+
+
+def test_editing_a_tenant_does_not_turn_it_on(admin_client: Client, tenant: Tenant) -> None:
+    disabling.disable(tenant, Actor("root", as_operator=True), reason="Unpaid")
+    memberships = {"memberships-TOTAL_FORMS": 0, "memberships-INITIAL_FORMS": 0}
+    page = reverse("admin:subscriptions_tenant_change", args=[tenant.pk])
+    admin_client.post(page, {"slug": "acme", "name": "Acme Ltd", "key": "", **memberships})
+    tenant.refresh_from_db()
+    assert (tenant.name, tenant.disabled_reason) == ("Acme Ltd", "Unpaid")
+    for state, found in (("off", True), ("on", False)):
+        assert (page in text(admin_client, f"{TENANTS}?state={state}")) is found
 
 
 # On, off, and the secret
