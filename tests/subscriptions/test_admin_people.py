@@ -123,3 +123,9 @@ def test_invitations_say_whether_they_are_open(staff: Callable[..., Client], ten
         assert word in page.replace("</span>open", ">open")
     one = Invitation.objects.get(email="open@acme.example")
     assert one.digest not in client.get(f"{INVITATIONS}{one.pk}/change/").content.decode()
+
+
+def test_a_list_is_called_what_its_rows_are_called(staff: Callable[..., Client]) -> None:
+    client = staff("view_apikey", "view_auditentry")
+    assert client.get(KEYS).context["title"] == "API keys"
+    assert client.get(LOG).context["title"] == "Audit entries"
