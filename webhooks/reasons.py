@@ -93,7 +93,7 @@ BY_CERTIFICATE: Sequence[tuple[str, Text]] = (
         gettext_lazy("Let the receiver send the intermediate certificates, too: its full chain."),
     ),
     (
-        "hostname mismatch",
+        "mismatch, certificate",
         gettext_lazy("The certificate is for another name. Get one for the host in the URL, or change the URL."),
     ),
 )

@@ -52,7 +52,8 @@ def subscription(request: TenantRequest, pk: int) -> HttpResponse:
 
 def _found(request: TenantRequest, pk: int) -> Subscription:
     rows = Subscription.objects.for_tenant(request.tenant).select_related("tenant", "throttle")
-    return get_object_or_404(rows.prefetch_related("topics"), pk=pk)
+    row: Subscription = get_object_or_404(rows.prefetch_related("topics"), pk=pk)
+    return row
 
 
 def _about(request: TenantRequest, row: Subscription) -> dict[str, Any]:
@@ -89,10 +90,8 @@ def secret(request: TenantRequest, pk: int) -> HttpResponse:
 
 def _told(request: TenantRequest, row: Subscription, refused: edits.Refused) -> HttpResponse:
     messages.warning(request, str(refused))
-    response = redirect("webhooks:subscription", request.tenant.slug, row.pk)
-    if request.htmx:  # type: ignore[attr-defined]
-        response = HttpResponse(headers={"HX-Redirect": response.url})
-    return response
+    address = reverse("webhooks:subscription", args=[request.tenant.slug, row.pk])
+    return HttpResponse(headers={"HX-Redirect": address}) if request.htmx else redirect(address)  # type: ignore[attr-defined]
 
 
 def _deed(name: str, question: Text, deed: Callable[[TenantRequest, Subscription], str]) -> Callable[..., HttpResponse]:
@@ -156,9 +155,9 @@ def test(request: TenantRequest, pk: int) -> HttpResponse:
     if not request.htmx:  # type: ignore[attr-defined]
         address = reverse("webhooks:subscription", args=[request.tenant.slug, pk])
         return redirect(f"{address}?test={sent}#test" if sent else address)
-    context = {"subscription": row, "test": _tried(request, row, sent)}
-    status = STOP_POLLING if request.method != "POST" and _is_over(context["test"]) else 200
-    return render(request, "webhooks/subscription/arrival.html", context, status=status)
+    tried = _tried(request, row, sent)
+    status = STOP_POLLING if request.method != "POST" and _is_over(tried) else 200
+    return render(request, "webhooks/subscription/arrival.html", {"subscription": row, "test": tried}, status=status)
 
 
 def _is_over(tried: dict[str, Any] | None) -> bool:
