@@ -239,7 +239,7 @@ class SubscriptionForm(forms.Form):
         return Drawn(
             columns=columns,
             sections=[_section(group, self.chosen, words, columns) for group in self.groups],
-            singles=[Cell(offer, offer.topic in self.chosen) for offer in self.singles],
+            singles=[Cell(each, each.topic in self.chosen, each.is_found(words)) for each in self.singles],
             everything=offers.EVERYTHING in self.chosen,
             words=words,
         )
@@ -255,6 +255,7 @@ class SubscriptionForm(forms.Form):
 class Cell:
     offer: Offer
     ticked: bool
+    shown: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +292,8 @@ class Drawn:
     words: str
 
     @property
-    def shown(self) -> int:
-        return sum(row.shown for section in self.sections for row in section.rows)
+    def shown(self) -> bool:
+        return any(section.shown for section in self.sections)
 
     @property
     def width(self) -> int:

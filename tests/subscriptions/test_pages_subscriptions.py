@@ -292,6 +292,9 @@ def test_a_search_shows_the_rows_that_have_all_its_words(developer: Client) -> N
     nothing = developer.get(NEW, {"q": "nothing"})
     assert rows_shown(nothing) == []
     assert "No model is called that." in text(nothing)
+    single = r'<label class="check" [^>]*data-words="signalpost.subscription.disabled [^>]*hidden>'
+    assert re.search(single, nothing.content.decode())
+    assert not re.search(single, developer.get(NEW, {"q": "turned off"}).content.decode())
 
 
 def test_a_search_without_scripts_keeps_what_was_typed_and_says_nothing_of_errors(developer: Client) -> None:

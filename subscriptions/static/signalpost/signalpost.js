@@ -91,6 +91,9 @@ function filterGrid() {
     body.hidden = !any;
   }
   document.querySelector(".grid-none").hidden = shown > 0;
+  for (const single of document.querySelectorAll(".grid-singles .check")) {
+    single.hidden = !words.every((word) => single.dataset.words.includes(word));
+  }
 }
 
 if (grid && find) {
