@@ -27,6 +27,8 @@ EVENT = re.compile(r"(?:evt_)?([0-9a-f]{32})")
 LONGEST_TOPIC = Topic._meta.get_field("name").max_length or 0
 HIGHEST_KEY = 2**63 - 1
 DIGITS = len(str(HIGHEST_KEY))
+# What lies further away has no time in some readers' zones.
+YEARS = range(1970, 3000)
 
 
 class _BadValueError(ValueError):
@@ -124,7 +126,7 @@ def moment(text: str) -> datetime:
     try:
         day = parse_date(text)
         found = datetime(day.year, day.month, day.day) if day else parse_datetime(text)  # noqa: DTZ001 - made aware below
-        if found is None:
+        if found is None or found.year not in YEARS:
             raise ValueError(text)
         aware = timezone.make_aware(found) if timezone.is_naive(found) else found
         return aware.astimezone(UTC)

@@ -424,9 +424,9 @@ class _Has(Func):
         query = f"EXISTS (SELECT 1 FROM json_each({names}) AS name WHERE name.value IN ({wanted}))"  # noqa: S608
         return query, (*parameters, json.dumps(self.wanted))
 
-    def as_postgresql(self, compiler: Any, connection: Any, **kwargs: Any) -> tuple[str, list[Any]]:
+    def as_postgresql(self, compiler: Any, connection: Any, **kwargs: Any) -> tuple[str, tuple[Any, ...]]:
         names, parameters = compiler.compile(self.source_expressions[0])
-        return f"jsonb_exists_any({names}, %s::text[])", [*parameters, self.wanted]
+        return f"jsonb_exists_any({names}, %s::text[])", (*parameters, self.wanted)
 
 
 @dataclass(frozen=True, slots=True)
