@@ -13,7 +13,9 @@ import pytest
 from django import VERSION
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-ASIDE = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "SIGNALPOST_", "DJANGO_SETTINGS_MODULE", "HTTPS")
+ASIDE = (
+    "DATABASE_URL", "REDIS_URL", "SECRET_KEY", "SIGNALPOST_", "DJANGO_SETTINGS_MODULE", "HTTPS", "EMAIL_URL", "SIGNUP"
+)  # fmt: skip
 
 
 def read(expression: str, **env: str) -> Any:
@@ -152,3 +154,21 @@ def test_mail_goes_by_the_server_of_its_url_before_mailers(tmp_path: Path) -> No
     )
     values = read(read_ones, SIGNALPOST_DATA_DIR=str(tmp_path), EMAIL_URL=url)
     assert values == ["mail.example", 587, "user", "pass", True, 10]
+
+
+@pytest.mark.parametrize(
+    ("env", "verification"), [({}, "optional"), ({"EMAIL_URL": "smtp://mail.example"}, "mandatory")]
+)
+def test_an_address_is_confirmed_where_mail_can_be_read(tmp_path: Path, env: dict[str, str], verification: str) -> None:
+    expression = "[s.ACCOUNT_EMAIL_VERIFICATION, s.MFA_ALLOW_UNVERIFIED_EMAIL, s.SIGNUP]"
+    optional = verification == "optional"
+    assert read(expression, SIGNALPOST_DATA_DIR=str(tmp_path), **env) == [verification, optional, True]
+
+
+def test_sign_up_is_turned_off_by_a_variable(tmp_path: Path) -> None:
+    assert read("s.SIGNUP", SIGNALPOST_DATA_DIR=str(tmp_path), SIGNUP="0") is False
+
+
+def test_sign_ins_are_counted_in_the_redis_of_the_queue(tmp_path: Path) -> None:
+    url = "redis://queue.example:6380/2"
+    assert read("s.CACHES['default']['LOCATION']", SIGNALPOST_DATA_DIR=str(tmp_path), REDIS_URL=url) == url
