@@ -40,7 +40,7 @@ class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]
 
 @admin.register(Tenant)
 class TenantAdmin(WishAdmin):
-    list_display = ("shown_slug", "shown_name", "listed_state", "shown_key", "shown_created")
+    list_display = ("shown_slug", "listed_state", "shown_name", "shown_key", "shown_created")
     list_filter = (StateFilter,)
     search_fields = ("slug", "name", "key")
     search_help_text = "A part of the slug, of the name or of the key."
