@@ -243,6 +243,7 @@ def _rest(stage: Stage, tenant: Tenant, failing: Subscription, inbox: Subscripti
     key.save()
     invitation = Invitation(tenant=tenant, email="dora@acme.example", role=Role.DEVELOPER, invited_by=alice)
     invitation.fill()
+    invitation.mailed_at = stage.now
     invitation.save()
     person = Actor(ALICE, alice.pk, "203.0.113.7")
     note(person, AuditEntry.Action.SUBSCRIPTION_CREATED, tenant=tenant, about=failing)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import IntegrityError, connection, connections, transaction
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 Action = AuditEntry.Action
 ALICE = trail.Actor("alice@acme.example", 1, "203.0.113.7")
 TABLE = AuditEntry._meta.db_table
+MIGRATION = import_module("subscriptions.migrations.0002_audit_append_only")
 CHANGED, WIPED = "UPDATE {} SET actor = 'charlie'", "DELETE FROM {}"
 
 pytestmark = pytest.mark.django_db
@@ -94,6 +97,18 @@ def test_every_database_has_the_triggers() -> None:
         with connections[alias].cursor() as cursor:
             cursor.execute(query, [TABLE])
             assert len(cursor.fetchall()) == number, alias
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_migration_goes_back_and_forth(entry: AuditEntry) -> None:
+    with connection.schema_editor() as editor:
+        MIGRATION.take_away(apps, editor)
+    with connection.cursor() as cursor:
+        cursor.execute(CHANGED.format(TABLE))
+    with connection.schema_editor() as editor:
+        MIGRATION.put(apps, editor)
+    with pytest.raises(IntegrityError, match="only added to"), connection.cursor() as cursor:
+        cursor.execute(CHANGED.format(TABLE))
 
 
 def test_a_tenant_can_be_deleted_and_its_entries_stay(tenant: Tenant, entry: AuditEntry) -> None:
