@@ -6,13 +6,13 @@ from django.forms import BaseInlineFormSet
 from django.utils.text import capfirst
 
 if TYPE_CHECKING:
-    from django.forms import Form
+    from django.forms import ModelForm
 
 
 class LabelledFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
     """The admin's tables name their columns, and leave their fields without a name."""
 
-    def add_fields(self, form: Form, index: int | None) -> None:  # type: ignore[override]
+    def add_fields(self, form: ModelForm[Any], index: int | None) -> None:
         super().add_fields(form, index)
         for name, field in form.fields.items():
             label: Any = field.label or name.replace("_", " ")

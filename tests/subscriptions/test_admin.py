@@ -297,9 +297,9 @@ def test_what_the_operator_writes_stands_in_the_tenants_log(admin_client: Client
     admin_client.post(f"{SUBSCRIPTIONS}add/", form(("shop.order.*", ""), tenant=tenant.pk, name="Billing"))
     subscription = Subscription.objects.get()
     topic = subscription.topics.get()
-    kept = {"tenant": tenant.pk, "name": "Billing", "topic_ids": (topic.pk,)}
+    kept: dict[str, Any] = {"tenant": tenant.pk, "name": "Billing", "topic_ids": (topic.pk,)}
     admin_client.post(change(subscription), form(("shop.order.*", ""), **kept))  # nothing was edited
-    edited = {**kept, "name": "Invoices", "url": "https://new.example/a-secret-path", "rate_limit": "5"}
+    edited: dict[str, Any] = {**kept, "name": "Invoices", "url": "https://new.example/a-secret-path", "rate_limit": "5"}
     admin_client.post(change(subscription), form(("shop.tag.*", ""), ("shop.customer.updated", "email"), **edited))
     admin_client.post(act(subscription, "rotate"))
     assert logged(tenant) == [
