@@ -90,7 +90,7 @@ def test_the_sentence_names_who_needs_attention_and_since_when(
     subscribe(tenant, "*")
     failing(subscribe(tenant, "*", url="https://billing.example/in"))
     said = text(page.get(PATH))
-    assert "1 of 3 needs attention" in said
+    assert "1 of 3 subscriptions needs attention" in said
     assert re.search(r'billing\.example</a> has failed 14 times since <time datetime="[^"]+" title="[^"]+ UTC">', said)
 
 
@@ -99,7 +99,7 @@ def test_many_that_need_attention_are_a_number_with_a_link(page: Client, tenant:
         failing(subscribe(tenant, "*", url=f"https://r{number}.example/"), times=number + 1)
     subscribe(tenant, "*", url="https://well.example/")
     said = text(page.get(PATH))
-    assert "5 of 6 need attention" in said
+    assert "5 of 6 subscriptions need attention" in said
     assert '<a href="?needy">and 3 more</a>' in said
     assert sorted(hosts(page.get(f"{PATH}?needy"))) == [f"r{number}.example" for number in range(5)]
 
@@ -113,7 +113,7 @@ def test_what_the_machine_turned_off_needs_attention_and_what_a_member_did_does_
     assert "1 subscription is on, and nothing fails. 1 is turned off." in said
     subscribe(tenant, "*", url="https://old.example/").disable(reason="Nothing but failures.")
     said = text(page.get(PATH))
-    assert "1 of 3 needs attention" in said
+    assert "1 of 3 subscriptions needs attention" in said
     assert "old.example</a> was turned off" in said
 
 

@@ -11,6 +11,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.functional import cached_property
+from django.views.decorators.http import require_safe
 
 from subscriptions.models import Role, Subscription, Topic
 from subscriptions.pages.access import TenantRequest, page
@@ -80,6 +81,7 @@ def brief(tenant: Tenant, subscription: Subscription) -> Panel:
 
 
 @page()
+@require_safe
 def deliveries(request: TenantRequest) -> HttpResponse:
     filters = DeliveryFilters.from_query(request.GET)
     if PART in request.GET:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.shortcuts import render
+from django.views.decorators.http import require_safe
 
 from subscriptions.models import Role
 from subscriptions.pages.access import TenantRequest, page
@@ -19,6 +20,7 @@ FEW = 10
 
 
 @page()
+@require_safe
 def overview(request: TenantRequest) -> HttpResponse:
     health = overviews.health(request.tenant)
     context = {"section": "overview", "health": health, "may_edit": request.may(Role.DEVELOPER)}

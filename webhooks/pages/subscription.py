@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from django.utils.functional import _StrPromise as Text
 
+# By how much two machines' clocks may differ.
+CLOCKS = timedelta(minutes=1)
 ASKED = require_http_methods(["GET", "HEAD", "POST"])
 
 
@@ -67,11 +70,13 @@ def _about(request: TenantRequest, row: Subscription) -> dict[str, Any]:
 
 
 def _turned_off_by(row: Subscription) -> AuditEntry | None:
-    """Who it was, where it was a person."""
-    if row.enabled:
+    """Who it was, where it was a member."""
+    if row.disabled_at is None or row.disabled_by != Subscription.DisabledBy.MEMBER:
         return None
     entries = AuditEntry.objects.for_tenant(row.tenant).filter(kind="subscription", number=str(row.pk))
-    return entries.filter(action=AuditEntry.Action.SUBSCRIPTION_DISABLED, at__gte=row.disabled_at).first()
+    # By the web server's clock, and the other by the database's.
+    since = row.disabled_at - CLOCKS
+    return entries.filter(action=AuditEntry.Action.SUBSCRIPTION_DISABLED, as_operator=False, at__gte=since).first()
 
 
 @page(write=Role.DEVELOPER)

@@ -39,9 +39,10 @@ function say(button, word) {
 // <button data-opens="id">: opens a <dialog>; without scripts it is a link to a page that asks.
 document.addEventListener("click", (event) => {
   const opener = event.target.closest("[data-opens]");
-  if (!opener) return;
+  const dialog = opener && document.getElementById(opener.dataset.opens);
+  if (!dialog) return;
   event.preventDefault();
-  document.getElementById(opener.dataset.opens).showModal();
+  dialog.showModal();
 });
 
 // A double click does one thing.
