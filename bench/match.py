@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from bench import traffic
 from bench.figures import Result, figure
-from subscriptions.models import Tenant
-from webhooks import deliveries, matching
+from subscriptions.models import Tenant, home
+from webhooks import deliveries, matching, statements
 from webhooks.models import Delivery, Event
 
 if TYPE_CHECKING:
@@ -87,11 +87,11 @@ def _matching(bench: Bench, *, tenants: int) -> float:
     traffic.subscribe(tenants=tenants, each=10, secret=False)
     traffic.analyze()
     tenant = Tenant.objects.order_by("pk")[tenants // 2]
-    event = Event(tenant=tenant, topic=traffic.TOPIC, created_at=timezone.now())
+    event = _event(tenant)
     matching.wanted_by(event.topic, tenant.pk)
 
     def one() -> None:
         assert matching.wanted_by(event.topic, tenant.pk)
-        assert len(matching.wanting(event).values_list("pk", "tenant_id")) == 10
+        assert len(statements.rows(*matching.wanting([event], using=home()), using=home())) == 10
 
     return bench.medians(lambda: median(_seconds(one) for _ in range(TIMES)))
