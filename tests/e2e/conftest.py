@@ -90,7 +90,7 @@ def open_context(
 
     def make(*, width: int = 1280, **options: Any) -> BrowserContext:
         viewport = {"width": width, "height": 800}
-        context = browser.new_context(base_url=site.url, viewport=viewport, **options)  # type: ignore[arg-type]
+        context = browser.new_context(base_url=site.url, viewport=viewport, reduced_motion="reduce", **options)  # type: ignore[arg-type]
         context.set_default_timeout(PATIENCE)
         contexts.append((context, Watched(context, urlsplit(site.url).netloc)))
         request.node.stash.setdefault(CONTEXTS, []).append(context)

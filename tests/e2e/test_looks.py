@@ -62,7 +62,7 @@ def places(show: Showcase) -> dict[str, str]:
         "settings": f"{tenant}/settings/",
         "account-email": "/account/email/",
         "account-password": "/account/password/change/",
-        "account-two-factor": "/account/2fa/",
+        "account-two-factor": "/account/two-factor/",
         "not-found": f"{tenant}/nothing/",
     }
 
