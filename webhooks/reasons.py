@@ -65,7 +65,7 @@ BY_STATUS: Mapping[int, Text] = {
     HTTPStatus.NOT_FOUND: gettext_lazy("There is nothing at this path. Check the subscription's URL."),
     HTTPStatus.METHOD_NOT_ALLOWED: gettext_lazy("Let the receiver take POST at this path, or change the URL."),
     HTTPStatus.GONE: gettext_lazy(
-        "By 410 a receiver says that it wants no more. If it does, answer otherwise and turn the subscription on again."
+        "By 410 a receiver says that it wants no more. If it does want more, let it answer 2xx, and turn the subscription on again."
     ),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: gettext_lazy("Raise the size of a body that the receiver accepts."),
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: gettext_lazy("Let the receiver take application/json."),
