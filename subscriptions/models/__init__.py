@@ -16,7 +16,7 @@ from subscriptions.models.subscriptions import (
 )
 from subscriptions.models.tenants import Invitation, Membership, Role, Tenant
 from subscriptions.models.trail import AuditEntry
-from subscriptions.models.wish import Revision, Wish, WishQuerySet, home, wishes_changed, wishes_leaving
+from subscriptions.models.wish import Revision, Wish, WishQuerySet, at_once, home, wishes_changed, wishes_leaving
 
 __all__ = [
     "HIGHEST_RATE",
@@ -37,6 +37,7 @@ __all__ = [
     "Topic",
     "Wish",
     "WishQuerySet",
+    "at_once",
     "home",
     "wishes_changed",
     "wishes_leaving",

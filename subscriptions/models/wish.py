@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
 from django.db import models, router, transaction
 from django.db.models import F
 from django.dispatch import Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Sent in the transaction that changes a wish, after the change; with `added`,
 # the wish that is new, where that is all there is to it.
@@ -15,6 +20,22 @@ wishes_changed = Signal()
 # Sent in the transaction that deletes `wishes`, a queryset, before it is seen
 # what else goes with them.
 wishes_leaving = Signal()
+
+
+_together: ContextVar[bool] = ContextVar("together", default=False)
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Wishes that change as one, in the open transaction: said once, at the
+    end. Otherwise each save reads again who listens, of all tenants, and holds
+    up every other change until the last one is done."""
+    token = _together.set(True)
+    try:
+        yield
+    finally:
+        _together.reset(token)
+    Revision.renew()
 
 
 def home() -> str:
@@ -40,6 +61,8 @@ class Revision(models.Model):
     @classmethod
     def renew(cls, *, added: Wish | None = None) -> None:
         """Say that a wish changed, in the transaction that changes it."""
+        if _together.get():
+            return
         row = cls.objects.filter(pk=1)
         later = {"number": F("number") + 1, "token": uuid.uuid4()}
         if not row.update(**later) and not cls.objects.get_or_create(pk=1)[1]:

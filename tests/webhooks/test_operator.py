@@ -13,16 +13,17 @@ from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.db import connections
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import get_resolver, reverse
 from django.utils import timezone
 from rq import Worker as RQWorker
 
 from subscriptions import disabling, edits
-from subscriptions.models import AuditEntry, Membership, Subscription, Tenant
+from subscriptions.models import AuditEntry, Membership, Revision, Subscription, Tenant
 from subscriptions.trail import Actor
 from tests.webhooks.personas import sign_in, text
 from tests.webhooks.traffic import make_attempt, make_delivery, make_event
-from webhooks import cron, deliveries, operations, tallies, tasks
+from webhooks import cron, deliveries, matching, operations, tallies, tasks
 from webhooks.models import Delivery, Event, Replay, Rollup, Tally, Throttle
 
 if TYPE_CHECKING:
@@ -357,6 +358,25 @@ def test_turning_a_tenant_off_is_an_event_of_each_subscription(tenant: Tenant, s
     for subscription in subscriptions:
         subscription.refresh_from_db()
         assert subscription.version == 2  # an older form or program is told
+
+
+def test_a_tenant_is_switched_as_one_change_however_many_subscriptions_it_has(
+    tenant: Tenant, subscribe: Subscribe
+) -> None:
+    for _number in range(10):
+        subscribe(tenant, "*")
+    for act in (partial(disabling.disable, reason="Unpaid"), disabling.enable):
+        matching.forget()
+        before = Revision.objects.get()
+        with CaptureQueriesContext(connections["default"]) as queries:
+            act(tenant, OPERATOR)
+        readings = [query for query in queries if 'FROM "subscriptions_topic"' in query["sql"]]
+        assert len(readings) <= 1
+        now = Revision.objects.get()
+        assert (now.number, now.token != before.token) == (before.number + 1, True)
+    event = make_event(tenant, fanned_out_at=None)
+    deliveries.fan_out()
+    assert event.deliveries.count() == 10
 
 
 def test_the_operator_may_keep_one_subscription_off_when_its_tenant_is_turned_on(
