@@ -85,10 +85,10 @@ def main(arguments: Sequence[str]) -> int:
     receiver_url, mode, *names = arguments
     django.setup()
     # They import models, which needs the settings.
-    from bench import arrive, deliver, match, memory, pages, save, traffic  # noqa: F401
+    from bench import arrive, deliver, match, memory, pages, save, sites, traffic  # noqa: F401
 
     data = Path(os.environ["SIGNALPOST_DATA_DIR"])
-    data.mkdir(parents=True, exist_ok=True)
+    (data / "static").mkdir(parents=True, exist_ok=True)  # WhiteNoise warns where it is missing
     code = 0
     with Redis.from_url(os.environ["REDIS_URL"]) as redis:
         bench = Bench(quick=mode == "quick", data=data, receiver=Receiver(receiver_url), redis=redis)
