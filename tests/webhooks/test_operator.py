@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 from datetime import timedelta
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import Permission, User
+from django.core.management import call_command
 from django.db import connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -590,6 +592,22 @@ def test_what_the_operator_replays_and_cancels_stands_in_the_tenants_log(
     entry = AuditEntry.objects.for_tenant(globex).get()
     assert entry.detail == {"filters": ["status: Failed"], "expected": 1}
     assert len(deeds(acme)) == 2
+
+
+def test_what_the_command_replays_stands_in_each_tenants_log(
+    make_tenant: Callable[..., Tenant], subscribe: Subscribe
+) -> None:
+    acme, globex, umbrella = (make_tenant(slug) for slug in ("acme", "globex", "umbrella"))
+    for tenant, number in ((acme, 2), (globex, 1)):
+        for _number in range(number):
+            make_delivery(subscribe(tenant), "failed")
+    make_delivery(subscribe(umbrella), "delivered")
+    call_command("replay", "--topic", "shop.*", "--yes", stdout=io.StringIO())
+    entries = AuditEntry.objects.order_by("tenant_id")
+    assert [(entry.tenant_id, entry.actor, entry.as_operator, entry.name, entry.detail) for entry in entries] == [
+        (acme.pk, "manage.py replay", True, "a replay of 2 deliveries", {"filters": ["topic: shop.*"], "expected": 2}),
+        (globex.pk, "manage.py replay", True, "a replay of 1 delivery", {"filters": ["topic: shop.*"], "expected": 1}),
+    ]
 
 
 # --- RQ's own pages ---

@@ -21,9 +21,9 @@ from django.views.decorators.http import require_POST
 
 from subscriptions.admin.filters import TenantFilter
 from subscriptions.admin.shown import below, clipped, moment
-from subscriptions.models import AuditEntry, Subscription, Tenant, home
+from subscriptions.models import AuditEntry, Subscription, home
 from subscriptions.trail import actor_of, note
-from webhooks import deliveries, reasons
+from webhooks import deeds, deliveries, reasons
 from webhooks.admin import shown
 from webhooks.admin.filters import AgeFilter, DeliveryTopicFilter, LastReasonFilter
 from webhooks.admin.lists import TrafficAdmin, filters_in_words
@@ -139,13 +139,7 @@ class DeliveryAdmin(TrafficAdmin):
 
     def _replay_all(self, request: HttpRequest, matching: QuerySet[Delivery], *, filters: list[str]) -> None:
         chosen = matching.count()
-        with transaction.atomic(using=home()):
-            of_tenants = dict(matching.order_by().values_list("tenant").annotate(Count("pk")))
-            done = deliveries.replay(matching, by=request.user.get_username())
-            for tenant in Tenant.objects.filter(pk__in=of_tenants):
-                number = of_tenants[tenant.pk]
-                name, action = _deliveries(number), AuditEntry.Action.REPLAY_STARTED
-                note(_operator(request), action, tenant=tenant, name=name, filters=filters, expected=number)
+        done = deeds.replay_all(matching, _operator(request), name=request.user.get_username(), filters=filters)
         self._report(request, chosen, done, "will be sent again", "what a worker is sending right now")
 
     def _cancel(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:

@@ -7,7 +7,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db.models import Count
 
 from subscriptions.models import TOPIC_PATTERN, Subscription, Tenant
-from webhooks import deliveries
+from subscriptions.trail import Actor
+from webhooks import deeds
 from webhooks.management.arguments import counted, event_id, moment, row_id
 from webhooks.models import Delivery, Event
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 ANY = "any"
 BY = "command"
+OPERATOR = Actor("manage.py replay", as_operator=True)
 FILTERS = ("delivery", "event", "subscription", "tenant", "topic", "since")
 
 
@@ -50,7 +52,7 @@ class Command(BaseCommand):
             return
         if not options["yes"] and sys.stdin.isatty() and not self._agreed(count):
             raise CommandError("Nothing was replayed.")
-        done = deliveries.replay(chosen, by=BY)
+        done = deeds.replay_all(chosen, OPERATOR, name=BY, filters=_written(options))
         self.stdout.write(f"{counted(done, 'delivery')} will be sent again.")
         if done < count:
             self.stdout.write(f"{counted(count - done, 'delivery')} left alone: being sent right now.")
@@ -81,6 +83,11 @@ class Command(BaseCommand):
 
     def _agreed(self, count: int) -> bool:
         return input(f"Send {counted(count, 'delivery')} again? [y/N] ").strip().lower() in {"y", "yes"}
+
+
+def _written(options: dict[str, Any]) -> list[str]:
+    """For the tenants' audit logs; the others' numbers are none of a tenant's business."""
+    return [f"{name}: {options[name]}" for name in ("topic", "status", "since") if options[name]]
 
 
 def _several(value: Any, read: Callable[[Any], Any]) -> list[Any]:
