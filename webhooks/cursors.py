@@ -8,10 +8,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from django.db import connections
+from django.db.models import OuterRef, Subquery
 
 from subscriptions.models import home
 from webhooks import statements
-from webhooks.models import Delivery
+from webhooks.models import Delivery, Event
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -70,15 +71,10 @@ def _backward(tenant: Tenant, filters: DeliveryFilters, before: int | None, size
     indexed = _indexed(tenant, filters).order_by("-pk")
     span = Span(high=None if before is None else before - 1)
     end = _end(span.of(indexed), filters)
-    if end is not None:
-        times = _times(tenant, filters)
-        if times.high is not None:
-            span = Span(high=times.high if span.high is None else min(span.high, times.high))
+    if end is not None and (filters.since or filters.until):
+        span = _narrowed(span, tenant, filters)
         end = _end(span.of(indexed), filters)
-        if end is not None and times.low is not None and end <= times.low:
-            end = None
-            span = replace(span, low=times.low)
-    rows = _read(replace(span, low=end).of(indexed) if end else span.of(indexed), filters, size)
+    rows = _read((span if end is None else replace(span, low=end)).of(indexed), filters, size)
     more, rows = len(rows) > size, rows[:size]
     newer = None if before is None else rows[0].pk if rows else before - 1
     return Page(rows, newer=newer, older=rows[-1].pk if more else end, cut=not more and end is not None)
@@ -95,8 +91,17 @@ def _forward(tenant: Tenant, filters: DeliveryFilters, after: int, size: int) ->
 
 
 def _read(rows: DeliveryQuerySet, filters: DeliveryFilters, size: int) -> list[Delivery]:
-    chosen = filters.apply(rows).select_related("event", "subscription")
-    return list(chosen.defer("event__body", "event__changed")[: size + 1])
+    chosen = replace(filters, topic="").apply(rows)
+    if filters.topic:
+        chosen = _of_topic(chosen, filters.topic)
+    return list(chosen.select_related("event", "subscription").defer("event__body", "event__changed")[: size + 1])
+
+
+def _of_topic(rows: DeliveryQuerySet, topic: str) -> DeliveryQuerySet:
+    """One by one, until the page is full: planners that may join read all events."""
+    events = Event.objects.filter(pk=OuterRef("event_id"))
+    rows = rows.alias(happened=Subquery(events.values("topic")))
+    return rows.filter(happened__startswith=topic[:-1]) if topic.endswith("*") else rows.filter(happened=topic)
 
 
 def _indexed(tenant: Tenant, filters: DeliveryFilters) -> DeliveryQuerySet:
@@ -115,12 +120,15 @@ def _end(rows: DeliveryQuerySet, filters: DeliveryFilters) -> int | None:
     return found
 
 
-def _times(tenant: Tenant, filters: DeliveryFilters) -> Span:
-    """The keys between which the filters' times lie."""
-    return Span(
-        low=None if filters.since is None else _first_key(tenant, filters.since - SLACK),
-        high=None if filters.until is None else _first_key(tenant, filters.until + SLACK),
-    )
+def _narrowed(span: Span, tenant: Tenant, filters: DeliveryFilters) -> Span:
+    """To the keys between which the filters' times lie."""
+    low, high = span.low, span.high
+    if filters.since is not None:
+        low = _first_key(tenant, filters.since - SLACK)
+    if filters.until is not None:
+        last = _first_key(tenant, filters.until + SLACK)
+        high = last if high is None else min(high, last)
+    return Span(low, high)
 
 
 # Halves the keys until one is left: as many steps of an index as the number

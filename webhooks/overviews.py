@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import Case, Count, OuterRef, Prefetch, Q, Subquery, Value, When
+from django.db.models import Case, Count, F, OuterRef, Prefetch, Q, Subquery, Value, When
 from django.utils import timezone
 
 from subscriptions.models import Subscription, Topic
@@ -62,7 +62,9 @@ class Health:
 def health(tenant: Tenant) -> Health:
     rows = Subscription.objects.for_tenant(tenant)
     counts = rows.aggregate(total=Count("pk"), off=Count("pk", filter=OFF), needy=Count("pk", filter=NEEDS_SOMEBODY))
-    told = rows.filter(NEEDS_SOMEBODY).select_related("throttle").order_by("-throttle__failing_since", "-pk")[:TOLD]
+    # Who has failed for the longest first.
+    longest = F("throttle__failing_since").asc(nulls_last=True)
+    told = rows.filter(NEEDS_SOMEBODY).select_related("throttle").order_by(longest, "-pk")[:TOLD]
     return Health(**counts, told=list(told) if counts["needy"] else [])
 
 
