@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 from django.db.models import OuterRef, Subquery
@@ -100,8 +100,11 @@ def _read(rows: DeliveryQuerySet, filters: DeliveryFilters, size: int) -> list[D
 def _of_topic(rows: DeliveryQuerySet, topic: str) -> DeliveryQuerySet:
     """One by one, until the page is full: planners that may join read all events."""
     events = Event.objects.filter(pk=OuterRef("event_id"))
-    rows = rows.alias(happened=Subquery(events.values("topic")))
-    return rows.filter(happened__startswith=topic[:-1]) if topic.endswith("*") else rows.filter(happened=topic)
+    what: Any = rows.alias(happened=Subquery(events.values("topic")))
+    chosen: DeliveryQuerySet = (
+        what.filter(happened__startswith=topic[:-1]) if topic.endswith("*") else what.filter(happened=topic)
+    )
+    return chosen
 
 
 def _indexed(tenant: Tenant, filters: DeliveryFilters) -> DeliveryQuerySet:
@@ -116,8 +119,8 @@ def _end(rows: DeliveryQuerySet, filters: DeliveryFilters) -> int | None:
     """The last key that may be looked at, where the list goes on behind it."""
     if filters.event is not None or not (filters.topic or filters.since or filters.until):
         return None
-    found: int | None = rows.values_list("pk", flat=True)[MOST_LOOKED_AT - 1 : MOST_LOOKED_AT].first()
-    return found
+    last_and_next = list(rows.values_list("pk", flat=True)[MOST_LOOKED_AT - 1 : MOST_LOOKED_AT + 1])
+    return last_and_next[0] if len(last_and_next) > 1 else None
 
 
 def _narrowed(span: Span, tenant: Tenant, filters: DeliveryFilters) -> Span:
