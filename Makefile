@@ -5,6 +5,7 @@
 #   make bench [ARGS=--quick]    every figure, with its peer beside it
 #   make faults                  kill, freeze, wipe, cut and fill up what it runs on, and lose nothing
 #   make e2e                     the pages in a real browser; needs Chromium
+#   make pictures                the README's pictures, anew
 #   make check                   format, lint, types, layers, templates, deploy
 #   make format                  what `make check` would complain about
 #   make lock                    pin the requirements afresh
@@ -27,7 +28,7 @@ PIP = $(@D)/bin/python -m pip install --disable-pip-version-check --require-hash
 # What `make check` needs that only a deployment has.
 DEPLOYED := HTTPS=1 SECRET_KEY=$$($(BIN)/python -c "import secrets; print(secrets.token_urlsafe(50))")
 
-.PHONY: demo test faults e2e check format lock bench clean
+.PHONY: demo test faults e2e pictures check format lock bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/run.done
@@ -45,6 +46,9 @@ faults: $(VENV)/dev.done
 
 e2e: $(VENV)/dev.done
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.e2e $(ARGS)
+
+pictures: $(VENV)/dev.done
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.e2e -n 0 -k pictures --pictures docs/img
 
 check: $(VENV)/dev.done
 	$(BIN)/ruff format --check .

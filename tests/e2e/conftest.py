@@ -24,6 +24,10 @@ PATIENCE = 15_000  # milliseconds
 CONTEXTS = pytest.StashKey[list[Any]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pictures", default="", help="the folder of the README's pictures, to make them anew")
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> Iterator[Site]:
     """Its database is this process's, too."""
@@ -88,8 +92,8 @@ def open_context(
     """`open_context(java_script_enabled=False, color_scheme="dark")`: a browser of somebody's own."""
     contexts: list[tuple[BrowserContext, Watched]] = []
 
-    def make(*, width: int = 1280, **options: Any) -> BrowserContext:
-        viewport = {"width": width, "height": 800}
+    def make(*, width: int = 1280, height: int = 800, **options: Any) -> BrowserContext:
+        viewport = {"width": width, "height": height}
         context = browser.new_context(base_url=site.url, viewport=viewport, reduced_motion="reduce", **options)  # type: ignore[arg-type]
         context.set_default_timeout(PATIENCE)
         contexts.append((context, Watched(context, urlsplit(site.url).netloc)))

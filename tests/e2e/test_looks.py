@@ -3,6 +3,7 @@ screen, and a picture for people to look at."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pytest
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tests.e2e.site import Site
 
 PICTURES = project.BASE_DIR / "var" / "screenshots"
+LARGEST = 150_000  # bytes of a picture in the README
 LOOKS: list[tuple[int, Literal["light", "dark"]]] = [(360, "light"), (360, "dark"), (1280, "light"), (1280, "dark")]
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 
@@ -111,3 +113,23 @@ def test_every_page_reads_well(
     page = context.new_page()
     found = [what for name, path in wanted.items() for what in look(page, name, path)]
     assert found == []
+
+
+@pytest.mark.parametrize("name", ["overview", "delivery-delivered"])
+def test_pictures_for_the_readme_are_small(
+    request: pytest.FixtureRequest,
+    showcase: Showcase,
+    open_context: Callable[..., BrowserContext],
+    sign_in: Callable[[BrowserContext, str], None],
+    name: str,
+) -> None:
+    """`make pictures` writes them to docs/img/."""
+    folder = Path(request.config.getoption("--pictures") or PICTURES / "readme")
+    folder.mkdir(parents=True, exist_ok=True)
+    context = open_context(width=1080, height=1080)
+    sign_in(context, ALICE)
+    page = context.new_page()
+    page.goto(places(showcase)[name])
+    picture = folder / f"{name.partition('-')[0]}.png"
+    page.screenshot(path=picture)
+    assert picture.stat().st_size < LARGEST
