@@ -389,8 +389,9 @@ NOTHING = {"postgresql": "'', '', '', false", "sqlite": "x'', x'', x'', 0"}
 
 
 def _bodies(events: Iterable[Any], *, using: str) -> dict[Any, bytes]:
-    query = f"SELECT id, body FROM webhooks_event WHERE {statements.among('id', using=using)}"  # noqa: S608
-    return {pk: bytes(body) for pk, body in statements.rows(query, [statements.keys(events, using=using)], using=using)}
+    among = statements.among("id", using=using, place="%b")
+    query, keys = f"SELECT id, body FROM webhooks_event WHERE {among}", statements.keys(events, using=using)  # noqa: S608
+    return {pk: bytes(body) for pk, body in statements.rows_by_columns(query, [keys], using=using)}
 
 
 # Kept by ciphertext, so that a rotated secret is never mistaken for the old one.
