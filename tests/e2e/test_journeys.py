@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ import standardwebhooks
 from playwright.sync_api import expect
 
 from subscriptions.models import ApiKey, Tenant
+from tests.e2e.showcase import Stage
 from tests.receiver import Reply
 
 if TYPE_CHECKING:
@@ -189,7 +191,7 @@ def test_what_failed_is_replayed_together(page: Page, site: Site, scripts: bool)
     page.get_by_role("link", name="Deliveries", exact=True).click()
     page.get_by_label("Status", exact=True).select_option("failed")
     page.get_by_role("button", name="Filter").click()
-    page.get_by_role("link", name=re.compile("^Replay")).first.click()
+    page.get_by_role("link", name=re.compile("^Replay all")).click()
     expect(page.get_by_role("main")).to_contain_text("12")
     page.get_by_role("button", name=re.compile("Replay|Send")).click()
     seen(page, "12 of 12 done", scripts=scripts)
@@ -230,3 +232,44 @@ def test_a_wrong_form_keeps_what_was_typed_and_says_what_would_be_right(page: Pa
     expect(page.get_by_label("URL", exact=True)).to_have_value("https://169.254.169.254/latest")
     expect(page.get_by_label("Name").first).to_have_value("Kept")
     expect(page.get_by_role("alert")).to_contain_text("This address is link-local")
+
+
+def test_deliveries_are_filtered_and_paged_both_ways(page: Page, site: Site, scripts: bool) -> None:
+    name = "scripts" if scripts else "none"
+    sign_up(page, site, f"hal-{name}@company.example", f"Harbour {name}")
+    tenant = Tenant.objects.get(slug=f"harbour-{name}")
+    stage = Stage()
+    subscription = stage.subscription(tenant, "https://harbour.example/in", "shop.order.*")
+    for number in range(70):
+        stage.delivery(
+            subscription, "failed" if number % 10 == 0 else "delivered", {}, age=timedelta(minutes=70 - number)
+        )
+    page.get_by_role("link", name="Deliveries", exact=True).click()
+    rows = page.get_by_role("main").get_by_role("table").locator("tbody tr")
+    newest = rows.first.inner_text()
+    first = rows.count()
+    page.get_by_role("link", name=re.compile("Older")).click()
+    expect(rows).to_have_count(70 - first)
+    page.get_by_role("link", name=re.compile("Newer")).click()
+    expect(rows).to_have_count(first)
+    assert rows.first.inner_text() == newest
+    page.get_by_label("Status", exact=True).select_option("failed")
+    page.get_by_role("button", name="Filter").click()
+    expect(rows).to_have_count(7)
+    assert "status=failed" in page.url
+    page.get_by_role("link", name="Clear").click()
+    expect(rows).to_have_count(first)
+
+
+def test_a_lost_session_comes_back_to_where_it_was(page: Page, site: Site, scripts: bool) -> None:
+    name = "scripts" if scripts else "none"
+    email = f"ida-{name}@company.example"
+    sign_up(page, site, email, f"Isle {name}")
+    page.get_by_role("link", name="Topics").click()
+    where = page.url
+    page.context.clear_cookies(name="sessionid")
+    page.reload()
+    page.get_by_label("Email").fill(email)
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page).to_have_url(where)
