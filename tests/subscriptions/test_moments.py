@@ -29,9 +29,7 @@ def test_whatever_zone_it_is_stored_in_it_is_the_same_moment() -> None:
     assert moment(WHEN.astimezone(timezone(timedelta(hours=-9)))) == moment(WHEN)
 
 
-@pytest.mark.parametrize(
-    ("language", "shown"), [("de", "21. November 2026 22:05"), ("en", "21 Nov 2026, 22:05")]
-)
+@pytest.mark.parametrize(("language", "shown"), [("de", "21. November 2026 22:05"), ("en", "21 Nov 2026, 22:05")])
 def test_it_is_written_as_the_readers_language_writes_it(language: str, shown: str) -> None:
     with translation.override(language):
         assert f">{shown}</time>" in moment(WHEN)
