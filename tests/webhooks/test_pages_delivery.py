@@ -100,6 +100,26 @@ def test_header_blocks_of_any_bytes_are_text(page: Client, failed: Delivery) -> 
     assert r"x-a: &lt;b&gt;ä\x1b[31m" in text(page.get(path(failed)))
 
 
+@pytest.mark.parametrize(
+    ("reason", "headers", "said"),
+    [
+        ("dns", b"host: a.example\r\n", "It was prepared, and nothing of it was sent."),
+        ("unsendable", b"", "Nothing was sent."),
+        ("lost", b"", "Whether it was sent is not known."),
+        ("timeout", b"host: a.example\r\n", "the same on every attempt."),
+    ],
+)
+def test_it_says_whether_anything_was_sent(
+    page: Client, subscription: Subscription, reason: str, headers: bytes, said: str
+) -> None:
+    delivery = make_delivery(subscription)
+    make_attempt(delivery, reason, request_headers=headers)
+    timeline = text(page.get(path(delivery))).partition('<ol class="timeline">')[2].partition("</ol>")[0]
+    assert said in timeline
+    assert ("a.example" in timeline) == bool(headers)
+    assert ("Followed by" in timeline) == (reason == "timeout")
+
+
 def test_the_next_attempt_stands_first(page: Client, subscription: Subscription) -> None:
     delivery = make_delivery(
         subscription, "retrying", next_attempt_at=timezone.now() + timedelta(minutes=11, seconds=30)

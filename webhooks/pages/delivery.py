@@ -26,6 +26,7 @@ from webhooks import curl as command
 from webhooks import deeds, readable, reasons
 from webhooks.models import Attempt, Delivery, Throttle
 from webhooks.pages.deliveries import NOTHING_NEW, SEEN, key
+from webhooks.sending import UNSENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +83,11 @@ class Shown:
 
     @property
     def unsent(self) -> str:
+        """Why the receiver has none of it; empty where it has, or may have."""
+        if self.attempt.reason in UNSENT:
+            return _("It was prepared, and nothing of it was sent.") if self.request_headers else _("Nothing was sent.")
+        if self.request_headers:
+            return ""
         if self.attempt.reason == Attempt.Reason.LOST:
             return _("Whether it was sent is not known.")
         return _("Nothing was sent.") if self.ended else _("It is on its way.")
