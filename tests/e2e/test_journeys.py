@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import standardwebhooks
@@ -25,14 +25,27 @@ if TYPE_CHECKING:
 PASSWORD = "correct horse battery staple"
 
 
-@pytest.fixture(params=[True, False], ids=["scripts", "no-scripts"])
-def scripts(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
+KINDS: dict[str, dict[str, Any]] = {
+    "scripts": {},
+    "none": {"java_script_enabled": False},
+    "narrow": {"width": 360, "color_scheme": "dark", "has_touch": True},
+}
+
+
+@pytest.fixture(params=["scripts", "none"])
+def name(request: pytest.FixtureRequest) -> str:
+    """Of the browser's kind, and of the company that uses it."""
+    return str(request.param)
 
 
 @pytest.fixture
-def page(open_context: Callable[..., BrowserContext], scripts: bool) -> Page:
-    return open_context(java_script_enabled=scripts).new_page()
+def scripts(name: str) -> bool:
+    return name != "none"
+
+
+@pytest.fixture
+def page(open_context: Callable[..., BrowserContext], name: str) -> Page:
+    return open_context(**KINDS[name]).new_page()
 
 
 def sign_up(page: Page, site: Site, email: str, company: str) -> None:
@@ -77,10 +90,10 @@ def verify(received: Received, *secrets: str) -> None:
         standardwebhooks.Webhook(secret).verify(received.body, dict(received.headers))
 
 
-def test_from_sign_up_to_a_mended_receiver(page: Page, site: Site, scripts: bool) -> None:
+@pytest.mark.parametrize("name", KINDS, indirect=True)
+def test_from_sign_up_to_a_mended_receiver(page: Page, site: Site, name: str, scripts: bool) -> None:
     site.work()
     before = len(site.receiver.received)
-    name = "scripts" if scripts else "none"
     sign_up(page, site, f"ada-{name}@company.example", f"Analytical Engines {name}")
 
     page.get_by_role("main").get_by_role("link", name="New subscription").first.click()
@@ -129,9 +142,8 @@ def test_from_sign_up_to_a_mended_receiver(page: Page, site: Site, scripts: bool
     verify(both, secret, new)
 
 
-def test_a_first_delivery_without_a_server_of_ones_own(page: Page, site: Site, scripts: bool) -> None:
+def test_a_first_delivery_without_a_server_of_ones_own(page: Page, site: Site, name: str, scripts: bool) -> None:
     site.work()
-    name = "scripts" if scripts else "none"
     sign_up(page, site, f"ben-{name}@company.example", f"Cellar {name}")
     page.get_by_role("main").get_by_role("link", name="New subscription").first.click()
     page.get_by_role("radio", name="The built-in inbox").check()
@@ -146,9 +158,8 @@ def test_a_first_delivery_without_a_server_of_ones_own(page: Page, site: Site, s
 
 
 def test_members_are_invited_and_see_what_their_role_may(
-    page: Page, site: Site, scripts: bool, open_context: Callable[..., BrowserContext]
+    page: Page, site: Site, name: str, scripts: bool, open_context: Callable[..., BrowserContext]
 ) -> None:
-    name = "scripts" if scripts else "none"
     sign_up(page, site, f"cleo-{name}@company.example", f"Nile {name}")
     page.get_by_role("link", name="Members").click()
     page.get_by_label("Email").fill(f"dan-{name}@company.example")
@@ -170,9 +181,8 @@ def test_members_are_invited_and_see_what_their_role_may(
     assert answer.status == 403
 
 
-def test_what_failed_is_replayed_together(page: Page, site: Site, scripts: bool) -> None:
+def test_what_failed_is_replayed_together(page: Page, site: Site, name: str, scripts: bool) -> None:
     site.work()
-    name = "scripts" if scripts else "none"
     sign_up(page, site, f"eva-{name}@company.example", f"Orchard {name}")
     page.get_by_role("main").get_by_role("link", name="New subscription").first.click()
     page.get_by_label("URL", exact=True).fill(f"{site.receiver.url}together-{name}")
@@ -222,8 +232,9 @@ def test_a_keyboard_reaches_everything(open_context: Callable[..., BrowserContex
     expect(page.get_by_role("heading", level=1)).to_have_text("Subscription created")
 
 
-def test_a_wrong_form_keeps_what_was_typed_and_says_what_would_be_right(page: Page, site: Site, scripts: bool) -> None:
-    name = "scripts" if scripts else "none"
+def test_a_wrong_form_keeps_what_was_typed_and_says_what_would_be_right(
+    page: Page, site: Site, name: str, scripts: bool
+) -> None:
     sign_up(page, site, f"gus-{name}@company.example", f"Forge {name}")
     page.get_by_role("main").get_by_role("link", name="New subscription").first.click()
     page.get_by_label("URL", exact=True).fill("https://169.254.169.254/latest")
@@ -234,8 +245,7 @@ def test_a_wrong_form_keeps_what_was_typed_and_says_what_would_be_right(page: Pa
     expect(page.get_by_role("alert")).to_contain_text("This address is link-local")
 
 
-def test_deliveries_are_filtered_and_paged_both_ways(page: Page, site: Site, scripts: bool) -> None:
-    name = "scripts" if scripts else "none"
+def test_deliveries_are_filtered_and_paged_both_ways(page: Page, site: Site, name: str, scripts: bool) -> None:
     sign_up(page, site, f"hal-{name}@company.example", f"Harbour {name}")
     tenant = Tenant.objects.get(slug=f"harbour-{name}")
     stage = Stage()
@@ -261,8 +271,7 @@ def test_deliveries_are_filtered_and_paged_both_ways(page: Page, site: Site, scr
     expect(rows).to_have_count(first)
 
 
-def test_a_lost_session_comes_back_to_where_it_was(page: Page, site: Site, scripts: bool) -> None:
-    name = "scripts" if scripts else "none"
+def test_a_lost_session_comes_back_to_where_it_was(page: Page, site: Site, name: str, scripts: bool) -> None:
     email = f"ida-{name}@company.example"
     sign_up(page, site, email, f"Isle {name}")
     page.get_by_role("link", name="Topics").click()
