@@ -10,6 +10,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 KIB = 1024
+# Of lists and objects in each other: what is deeper would grow by its indents
+# a thousandfold, for a receiver who answers so on purpose.
+DEEPEST = 20
 
 
 def size(octets: int) -> str:
@@ -32,11 +35,19 @@ def header_text(data: bytes | memoryview) -> str:
 
 
 def pretty(data: bytes | memoryview) -> str:
-    """JSON indented, for reading; anything else as `body_text`."""
+    """JSON indented, for reading; anything else, and what is too deep, as `body_text`."""
     try:
-        return _visible(json.dumps(json.loads(bytes(data)), indent=2, ensure_ascii=False))
+        value = json.loads(bytes(data))
     except (ValueError, RecursionError):
         return body_text(data)
+    return body_text(data) if _is_deep(value) else _visible(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _is_deep(value: object, left: int = DEEPEST) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inside = value.values() if isinstance(value, dict) else value
+    return left == 0 or any(_is_deep(each, left - 1) for each in inside)
 
 
 def _visible(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from django import template
@@ -72,15 +71,6 @@ def zone(request: HttpRequest) -> str:
 def tenants(request: HttpRequest) -> list[Tenant]:
     """Those that the person is a member of."""
     return list(Tenant.objects.filter(memberships__user=request.user.pk).order_by("name"))
-
-
-@register.filter
-def pretty(text: str | bytes) -> str:
-    """JSON with indents, anything else as it stands."""
-    try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except ValueError:
-        return text.decode(errors="replace") if isinstance(text, bytes) else text
 
 
 @register.simple_tag(takes_context=True)

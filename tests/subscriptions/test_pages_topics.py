@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 
 from examples.shop.models import Customer, Order, Tag
 from subscriptions import catalog, offers
+from subscriptions.entries import DISABLED
 from subscriptions.models import Membership, Role, Subscription, Tenant
 from tests.zoo.kinds import Animal, Crate
 from webhooks import events, samples
@@ -292,3 +293,12 @@ def test_a_topic_without_a_model_shows_its_newest_event(
     events.publish(topic, tenant, {"number": 2})
     events.publish(topic, make_tenant("globex"), {"number": 3})
     assert seen_by(tenant, topic)["data"] == {"number": 2}
+
+
+@pytest.mark.parametrize("value", ["\ud800", "\u202egnp.exe", "\0"])
+def test_what_nobody_can_see_or_send_is_shown_as_an_escape(viewer: Client, tenant: Tenant, value: str) -> None:
+    events.write(topic=DISABLED, tenant_id=tenant.pk, tenant_slug=tenant.slug, data={"name": value}, using="default")
+    for asked in ({}, {"HX-Request": "true", "HX-Target": "sample"}):
+        page = viewer.get(address(DISABLED), headers=asked)
+        assert page.status_code == 200
+        assert json.dumps(value)[1:7] in page.content.decode()

@@ -319,3 +319,13 @@ def test_there_is_no_command_to_the_inbox_or_without_a_secret(
     for delivery in (inbox, failed):
         assert "There is no command for this delivery" in text(page.get(path(delivery, "curl/?plain")))
     assert "Copy as curl" not in text(page.get(path(inbox)))
+
+
+def test_a_receiver_cannot_make_the_page_grow_by_what_it_answers(page: Client, subscription: Subscription) -> None:
+    """Deep JSON, indented, would be a thousand times as long."""
+    delivery = make_delivery(subscription, "failed")
+    hostile = b"[" * 300 + b",".join([b"1"] * 7_000) + b"]" * 300
+    make_attempt(delivery, "status", response_body=hostile)
+    answer = page.get(path(delivery))
+    assert answer.status_code == 200
+    assert len(answer.content) < 10 * len(hostile)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from django.http import Http404
 from django.shortcuts import render
+from django.views.decorators.http import require_safe
 
 from subscriptions import offers
 from subscriptions.models import Role
 from subscriptions.pages.access import TenantRequest, page
+from webhooks import readable
 from webhooks.samples import sample_of
 
 if TYPE_CHECKING:
@@ -21,11 +23,13 @@ PART = "sample"
 
 
 @page()
+@require_safe
 def topic(request: TenantRequest, topic: str) -> HttpResponse:
     offer = offers.find(topic, request.tenant)
     if offer is None:
         raise Http404
-    context: dict[str, Any] = {"offer": offer, "sample": sample_of(offer, request.tenant)}
+    sample = sample_of(offer, request.tenant)
+    context: dict[str, Any] = {"offer": offer, "sample": sample, "body": readable.pretty(sample.body)}
     if request.headers.get("HX-Target") == PART:
         return render(request, "webhooks/sample.html", context)
     model = offers.model_of(offer.entry) if offer.entry else None
