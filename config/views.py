@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from allauth.decorators import rate_limit
 from django import forms
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
@@ -14,7 +15,7 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods
 
-from config.accounts import CompanyField, open_for_sign_up
+from config.accounts import CompanyField
 from subscriptions.founding import found
 from subscriptions.models import Role, Tenant
 from subscriptions.trail import actor_of
@@ -35,16 +36,16 @@ def home(request: HttpRequest) -> HttpResponse:
     tenants = list(Tenant.objects.filter(memberships__user=request.user).order_by("name"))
     if len(tenants) == 1:
         return redirect("webhooks:overview", tenants[0].slug)
-    if not tenants and open_for_sign_up(request):
+    if not tenants and settings.SIGNUP:
         return redirect("tenant_new")
-    return render(request, "home.html", {"tenants": tenants, "may_make": open_for_sign_up(request)})
+    return render(request, "home.html", {"tenants": tenants, "may_make": settings.SIGNUP})
 
 
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
 @rate_limit(action="signup")  # type: ignore[untyped-decorator]
 def tenant_new(request: HttpRequest) -> HttpResponse:
-    if not open_for_sign_up(request):
+    if not settings.SIGNUP:  # who is invited gets no tenant of their own
         raise PermissionDenied(_("Nobody makes tenants here but the operator. Ask an owner of yours to invite you."))
     form = NewTenant(request.POST or None)
     if request.method == "POST" and form.is_valid():

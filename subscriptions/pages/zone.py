@@ -8,7 +8,9 @@ from urllib.parse import quote, unquote
 
 from django import forms
 from django.contrib import messages
-from django.shortcuts import redirect, render
+from django.http import HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -44,7 +46,7 @@ def zone(request: HttpRequest) -> HttpResponse:
     after = _own(request, request.POST.get("next") or request.GET.get("next", ""))
     if request.method != "POST" or not form.is_valid():
         return render(request, "subscriptions/zone.html", {"form": form, "next": after})
-    response = redirect(after or "subscriptions:zone")
+    response = HttpResponseRedirect(after or reverse("subscriptions:zone"))
     name = form.cleaned_data["zone"]
     if name == BROWSER:
         response.delete_cookie(COOKIE, samesite="Lax")

@@ -523,6 +523,24 @@ def test_where_sign_up_is_closed_nobody_makes_a_tenant(client: Client, alice: Us
     assert not Tenant.objects.exists()
 
 
+def test_an_invitation_opens_sign_up_and_no_tenant_of_ones_own(
+    client: Client, alice: User, settings: Settings, invite: Callable[..., str]
+) -> None:
+    settings.SIGNUP = False
+    client.get(f"/invitations/{invite('dora@acme.example', Role.VIEWER)}/")
+    client.force_login(alice)
+    assert client.post("/tenants/new/", {"company": "Alice's own"}).status_code == 403
+    assert not Tenant.objects.filter(memberships__user=alice).exists()
+
+
+@pytest.mark.parametrize("address", ["home", "nowhere", "subscriptions:edit", "//evil.example/", "javascript:alert(1)"])
+def test_after_the_zone_nobody_is_led_astray(client: Client, address: str) -> None:
+    answer: Any = client.post("/account/zone/", {"zone": "UTC", "next": address})
+    assert answer.status_code == 302
+    assert "evil" not in answer.url
+    assert "javascript" not in answer.url
+
+
 # The time zone.
 
 
@@ -612,7 +630,7 @@ def test_what_breaks_is_said_without_anything_that_may_break(
     def break_down(*args: object) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr("config.views.open_for_sign_up", break_down)
+    monkeypatch.setattr("config.views.redirect", break_down)
     client.force_login(alice)
     client.raise_request_exception = False
     answer = client.get("/")
