@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
+from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 
@@ -56,11 +57,19 @@ def page(role: Role = Role.VIEWER, *, write: Role | None = None) -> Callable[[Vi
                 _look(request)
             elif RANK[request.role] < RANK[needed]:
                 raise PermissionDenied(_("This takes the role %(role)s.") % {"role": needed.label})
-            return view(request, *args, **kwargs)
+            return _for_one(view(request, *args, **kwargs))
 
         return wrapped
 
     return decorate
+
+
+def _for_one(response: HttpResponse) -> HttpResponse:
+    """No cache shows it to somebody else, and none shows a part, which htmx
+    asked for, as the page."""
+    patch_vary_headers(response, ["HX-Request", "HX-Target"])
+    patch_cache_control(response, private=True)
+    return response
 
 
 def _to_sign_in(request: HttpRequest) -> HttpResponse:

@@ -14,6 +14,7 @@ from django import forms
 from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_safe
 
 from subscriptions import people, trail
 from subscriptions.models import AuditEntry, Membership, Role, Subscription
@@ -57,6 +58,7 @@ class Line:
 
 
 @page()
+@require_safe
 def audit(request: TenantRequest) -> HttpResponse:
     form = FilterForm(request.GET)
     rows = AuditEntry.objects.for_tenant(request.tenant)

@@ -14,6 +14,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
 
 from subscriptions import keys as rules
 from subscriptions.edits import Refused
@@ -91,6 +92,7 @@ class KeyForm(forms.Form):
 
 
 @page()
+@require_safe
 def keys(request: TenantRequest) -> HttpResponse:
     found = cut(ApiKey.objects.for_tenant(request.tenant), request.GET, size=SIZE)
     context = {**SECTION, "page": found, "manages": request.may(Role.OWNER)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.shortcuts import render
+from django.views.decorators.http import require_safe
 
 from subscriptions import offers
 from subscriptions.models import Role
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 
 @page()
+@require_safe
 def topics(request: TenantRequest) -> HttpResponse:
     words = request.GET.get("q", "").strip()
     groups = [group for group in (offers.only(group, words) for group in offers.groups()) if group.models]

@@ -17,6 +17,7 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_safe
 from django_htmx.http import HttpResponseStopPolling
 
 from subscriptions import edits
@@ -176,6 +177,7 @@ def _token(request: TenantRequest) -> UUID | None:
 
 
 @page()
+@require_safe
 def replay(request: TenantRequest, pk: int) -> HttpResponse:
     row = get_object_or_404(_rows(request), pk=pk)
     shown = Shown(row)
@@ -208,6 +210,7 @@ def replay_cancel(request: TenantRequest, pk: int) -> HttpResponse:
 
 
 @page()
+@require_safe
 def replays(request: TenantRequest) -> HttpResponse:
     waiting = Delivery.objects.open().filter(replay=OuterRef("pk"))
     found = cut(_rows(request).annotate(waits=Exists(waiting)), request.GET, size=SIZE)

@@ -1,0 +1,370 @@
+"""Every page, found by its URL: who may not see it does not, who may not
+change anything does not, and a GET changes nothing. A new URL is tried as
+soon as it is there; that of a new kind of row needs a line in ROWS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from allauth.account.models import EmailAddress
+from django.apps import apps
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.contrib.sessions.models import Session
+from django.db import transaction
+from django.http import QueryDict
+from django.test import Client
+from django.urls import get_resolver
+from django.utils import timezone
+
+from subscriptions import support
+from subscriptions.models import ApiKey, AuditEntry, Invitation, Membership, Subscription, Tenant
+from tests.webhooks.traffic import make_attempt, make_delivery
+from webhooks import tasks
+from webhooks.models import Delivery, InboxRequest, Replay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.django_db
+
+CHANGING = ["POST", "PUT", "PATCH", "DELETE"]
+METHODS = ["GET", "HEAD", "OPTIONS", *CHANGING]
+# What a page is about, by the part of its address before the number.
+ROWS: dict[str, Any] = {
+    "subscriptions": Subscription,
+    "deliveries": Delivery,
+    "replays": Replay,
+    "keys": ApiKey,
+    "members": Membership,
+    "invitations": Invitation,
+}
+TOPIC = "shop.order.updated"
+# What nobody's eyes but acme's may see.
+OURS = "ours-alone"
+NOWHERE = 999_999
+MOST_OF_A_PAGE = 300_000  # bytes
+
+# Whom a POST is for, where that is not the owner alone; of everybody else it is refused.
+EVERY_MEMBERS = {"leave"}
+DEVELOPERS = EVERY_MEMBERS | {
+    "create", "check", "edit", "secret", "rotate", "disable", "enable", "test", "delete",
+    "delivery_replay", "delivery_cancel", "replay_new", "replay_cancel",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    name: str
+    route: str
+
+    def at(self, slug: str, numbers: dict[str, int]) -> str:
+        path = self.route.replace("<slug:slug>", slug).replace("<str:topic>", TOPIC)
+        for kind, number in numbers.items():
+            path = path.replace(f"{kind}/<int:pk>", f"{kind}/{number}")
+        assert "<" not in path, f"{self.route} is about something that ROWS does not know"
+        return f"/{path}"
+
+
+def _routes(patterns: Any, before: str = "") -> Iterator[Page]:
+    for each in patterns:
+        route = before + str(each.pattern)
+        if hasattr(each, "url_patterns"):
+            yield from _routes(each.url_patterns, route)
+        else:
+            yield Page(each.name or "", route)
+
+
+PAGES = [page for page in _routes(get_resolver().url_patterns) if "<slug:slug>" in page.route]
+ABOUT_A_ROW = [page for page in PAGES if "<int:pk>" in page.route]
+OF_THE_PERSON = [
+    page for page in _routes(get_resolver().url_patterns)
+    if page.route.startswith(("account/", "support/", "tenants/")) and "<" not in page.route and "(" not in page.route
+]  # fmt: skip
+
+
+def each(pages: list[Page]) -> Any:
+    return pytest.mark.parametrize("page", pages, ids=[page.name for page in pages])
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    acme: Tenant
+    numbers: dict[str, int]
+    alice: Client
+    charlie: Client
+
+    def at(self, page: Page) -> str:
+        return page.at(self.acme.slug, self.numbers)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "ring", lambda: False)
+
+
+@pytest.fixture
+def enter() -> Callable[..., Client]:
+    def make(name: str, tenant: Tenant | None = None, role: str = "viewer", **fields: Any) -> Client:
+        user = get_user_model().objects.create_user(name, f"{name}@people.example", **fields)
+        if tenant is not None:
+            Membership.objects.create(tenant=tenant, user=user, role=role)
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return make
+
+
+@pytest.fixture
+def world(make_tenant: Callable[..., Tenant], subscribe: Callable[..., Subscription], enter: Any) -> World:
+    acme, globex = make_tenant("acme", name=f"Acme {OURS}"), make_tenant("globex")
+    alice, charlie = enter("alice", acme, "owner"), enter("charlie", globex, "owner")
+    enter("dana", acme, "owner")
+    subscription = subscribe(acme, TOPIC, name=OURS, url=f"https://{OURS}.example/")
+    delivery = make_delivery(subscription, "failed")
+    make_attempt(delivery, "status", response_body=OURS.encode())
+    now = timezone.now()
+    key = ApiKey(tenant=acme, name=OURS, scopes=["read"])
+    key.fill()
+    key.save()
+    invitation = Invitation(tenant=acme, email=f"eve@{OURS}.example")
+    invitation.fill()
+    invitation.save()
+    replay = Replay.objects.create(
+        tenant=acme, subscription=subscription, kind="failed", until=now, created_at=now, by=OURS
+    )  # fmt: skip
+    InboxRequest.objects.create(
+        tenant=acme, subscription=subscription, received_at=now, webhook_id=delivery.event.webhook_id,
+        headers=b"", body=OURS.encode(),
+    )  # fmt: skip
+    member = Membership.objects.get(user__username="dana").pk
+    numbers = dict(zip(ROWS, (subscription.pk, delivery.pk, replay.pk, key.pk, member, invitation.pk), strict=True))
+    return World(acme, numbers, alice, charlie)
+
+
+def everything(*, but: tuple[type, ...] = ()) -> dict[str, list[Any]]:
+    """All that is in the database; sessions and when somebody was last here are no one's."""
+    kept = [model for model in apps.get_models() if model._meta.managed and not issubclass(model, (Session, *but))]
+    return {
+        model._meta.label: [
+            {name: value for name, value in row.items() if name != "last_login"}
+            for row in model._base_manager.order_by("pk").values()
+        ]
+        for model in kept
+    }
+
+
+def test_the_pages_are_found() -> None:
+    assert {"overview", "subscription", "deliveries", "keys", "audit", "edit"} <= {page.name for page in PAGES}
+    assert {page.route.partition("<int:pk>")[0].split("/")[-2] for page in ABOUT_A_ROW} == ROWS.keys()
+    assert len(OF_THE_PERSON) > 10
+
+
+@each(PAGES)
+def test_an_outsider_finds_nothing(world: World, page: Page) -> None:
+    before = everything()
+    for method in METHODS:
+        answer = world.charlie.generic(method, world.at(page))
+        assert answer.status_code in {404, 405}, method
+        assert OURS.encode() not in answer.content
+    assert everything() == before
+
+
+@each(ABOUT_A_ROW)
+def test_under_ones_own_address_anothers_row_is_as_if_it_were_not_there(world: World, page: Page) -> None:
+    before = everything()
+    for method in METHODS:
+        answers: list[Any] = [
+            world.charlie.generic(method, page.at("globex", numbers))
+            for numbers in (world.numbers, dict.fromkeys(ROWS, NOWHERE))
+        ]
+        foreign, missing = answers
+        assert foreign.status_code == missing.status_code
+        assert foreign.status_code in {404, 405} or page.name == "invitation_withdraw"
+        assert OURS.encode() not in foreign.content
+    assert everything() == before
+
+
+def test_anothers_number_in_a_query_finds_nothing(world: World) -> None:
+    number = world.numbers["subscriptions"]
+    event = Delivery.objects.get().event.webhook_id
+    for query in (f"subscription={number}", f"event={event}", f"delivery={number}", f"test={number}", f"q={OURS}"):
+        for page in PAGES:
+            if page not in ABOUT_A_ROW:
+                answer = world.charlie.get(f"{page.at('globex', {})}?{query}")
+                assert Subscription.objects.get().host.encode() not in answer.content, (page.name, query)
+    answer = world.charlie.post(f"/t/globex/replays/new/?kind=filtered&subscription={number}")
+    assert answer.status_code == 404
+    assert Replay.objects.count() == 1
+
+
+@each(PAGES)
+def test_a_stranger_is_sent_to_sign_in(world: World, page: Page) -> None:
+    before = everything()
+    for method in METHODS:
+        answer: Any = Client().generic(method, world.at(page))
+        assert answer.status_code == 405 or answer.url.startswith("/account/login/?next=/t/acme/"), method
+    part = Client().get(world.at(page), headers={"hx-request": "true"})
+    assert part.status_code == 405 or (part.content, part["hx-refresh"]) == (b"", "true")
+    assert everything() == before
+
+
+@pytest.mark.parametrize(("role", "may"), [("viewer", EVERY_MEMBERS), ("developer", DEVELOPERS)])
+@each(PAGES)
+def test_who_may_only_look_changes_nothing(world: World, enter: Any, page: Page, role: str, may: set[str]) -> None:
+    if page.name in may:
+        return
+    bob = enter("bob", world.acme, role)
+    before = everything()
+    for method in CHANGING:
+        assert bob.generic(method, world.at(page)).status_code in {403, 405}, method
+    assert everything() == before
+
+
+@each(PAGES)
+def test_support_looks_and_changes_nothing(world: World, enter: Any, page: Page) -> None:
+    sam = enter("sam", is_staff=True)
+    get_user_model().objects.get(username="sam").user_permissions.add(
+        Permission.objects.get(codename=support.PERMISSION.partition(".")[2])
+    )
+    assert sam.get(world.at(page)).status_code in {404, 405}
+    session = sam.session
+    session[support.SESSION_KEY] = {"tenant": world.acme.pk, "since": timezone.now().timestamp()}
+    session.save()
+    before = everything(but=(AuditEntry,))
+    for method in CHANGING:
+        assert sam.generic(method, world.at(page)).status_code in {403, 405}, method
+    sam.get(world.at(page))
+    assert everything(but=(AuditEntry,)) == before
+    assert set(AuditEntry.objects.values_list("action", flat=True)) <= {AuditEntry.Action.SUPPORT_LOOKED}
+
+
+@each(PAGES)
+def test_looking_changes_nothing(world: World, page: Page) -> None:
+    before = everything()
+    for method in ("GET", "HEAD", "OPTIONS"):
+        assert world.alice.generic(method, world.at(page)).status_code < 500
+    for target in ("subscriptions", "sample", "delete", "panel"):
+        world.alice.get(world.at(page), headers={"hx-request": "true", "hx-target": target})
+    assert everything() == before
+
+
+@each(OF_THE_PERSON)
+def test_looking_at_ones_account_changes_nothing(world: World, page: Page) -> None:
+    before = everything(but=(EmailAddress,))  # allauth writes down, on looking, that a person has one
+    for client in (world.alice, Client()):
+        assert client.get(f"/{page.route}").status_code < 500
+    assert everything(but=(EmailAddress,)) == before
+
+
+@each(PAGES)
+def test_no_cache_shows_a_page_to_somebody_else_or_a_part_as_the_page(world: World, page: Page) -> None:
+    answer = world.alice.get(world.at(page))
+    if answer.status_code == 405:
+        return
+    assert "private" in answer["cache-control"]
+    assert {"Cookie", "HX-Request", "HX-Target"} <= set(answer["vary"].split(", "))
+    assert answer["x-frame-options"] == "DENY"
+    assert answer["referrer-policy"] == "same-origin"
+    assert answer["x-content-type-options"] == "nosniff"
+
+
+@each(PAGES)
+def test_no_form_is_taken_without_its_token(world: World, page: Page) -> None:
+    browser = Client(enforce_csrf_checks=True)
+    browser.cookies = world.alice.cookies
+    before = everything()
+    assert browser.post(world.at(page)).status_code in {403, 405}
+    assert everything() == before
+
+
+@each(PAGES)
+def test_who_was_removed_is_an_outsider_at_once(world: World, enter: Any, page: Page) -> None:
+    bob = enter("bob", world.acme, "owner")
+    bob.get(world.at(page))
+    Membership.objects.filter(user__username="bob").delete()
+    assert bob.get(world.at(page)).status_code in {404, 405}
+    assert bob.post(world.at(page)).status_code in {404, 405}
+
+
+# Whatever stands in a query.
+
+BAD = ["", "-1", str(2**31), str(2**63), "9" * 5_000, "NaN", "a\0b", "%_\\'\"", "٣", "²", "9999-12-31T23:59:59-23:59",
+       "0001-01-01", "x" * 10_000, "*", "\u202e<script>alert(1)</script>", "0-٣", "1-" + "9" * 18]  # fmt: skip
+
+
+class Read(set[str]):
+    """The names that a page reads from the query."""
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Read:
+    names = Read()
+
+    def spy(method: str) -> None:
+        usual = getattr(QueryDict, method)
+
+        def seen(self: QueryDict, key: str, *args: Any) -> Any:
+            if not self._mutable:
+                names.add(str(key))
+            return usual(self, key, *args)
+
+        monkeypatch.setattr(QueryDict, method, seen)
+
+    for method in ("get", "getlist", "__getitem__", "__contains__"):
+        spy(method)
+    return names
+
+
+@each(PAGES)
+def test_no_query_breaks_a_page(world: World, page: Page, read: Read) -> None:
+    world.alice.raise_request_exception = False
+    path = world.at(page)
+    read.clear()
+    if world.alice.get(path).status_code == 405:
+        return
+    tried: set[str] = set()
+    base = {"kind": "failed"} if page.name == "replay_new" else {}
+    while left := sorted(read - tried):
+        for name in left:
+            tried.add(name)
+            for value in BAD:
+                answer = world.alice.get(path, {**base, name: value})
+                assert answer.status_code < 500, (name, value[:40])
+                assert b"<script>alert" not in answer.content
+                assert len(answer.content) < MOST_OF_A_PAGE
+    for value in BAD:
+        answer = world.alice.get(path, {name: [value, "2"] for name in tried})
+        assert answer.status_code < 500, value[:40]
+        part = {"hx-request": "true", "hx-target": value if value.isprintable() and value.isascii() else "x"}
+        assert world.alice.get(path, dict.fromkeys(tried, value), headers=part).status_code < 500, value[:40]
+
+
+@each(PAGES)
+def test_no_form_breaks_a_page(world: World, page: Page, read: Read) -> None:
+    world.alice.raise_request_exception = False
+    path = f"{world.at(page)}?kind=failed"
+
+    def send(form: dict[str, Any]) -> int:
+        with transaction.atomic():
+            answer = world.alice.post(path, form)
+            transaction.set_rollback(True)
+        assert b"<script>alert" not in answer.content
+        assert len(answer.content) < MOST_OF_A_PAGE
+        return answer.status_code
+
+    read.clear()
+    if send({"unknown": "1"}) == 405:
+        return
+    # Choices that lead further into the form.
+    chosen = {"target": "url", "role": "viewer", "was": "viewer", "scopes": "read", "mode": "live", "zone": "UTC"}
+    tried: set[str] = set()
+    while left := sorted(read - tried - {"csrfmiddlewaretoken"}):
+        tried.update(left)
+        for value in BAD:
+            assert send(dict.fromkeys(tried, value)) < 500, value[:40]
+            assert send({**dict.fromkeys(tried, value), **chosen, "topic": "shop.*"}) < 500, value[:40]
+            assert send({name: [value, "2"] for name in tried}) < 500, value[:40]
