@@ -132,18 +132,21 @@ class TestVerdict:
         assert (webhook.webhook_id, webhook.body, webhook.problem, webhook.status) == ("evt_1", BODY, "", 204)
 
     @pytest.mark.parametrize(
-        ("headers", "why"),
+        ("make_headers", "why"),
         [
-            ({}, "The webhook-id header is missing."),
-            (signed(secret=OTHER), "No signature matches: it was made with another secret, or for another body."),
-            (signed(b"{}"), "No signature matches: it was made with another secret, or for another body."),
-            (signed(age=3_600), "The webhook-timestamp is 3600 s old; at most 300 s are accepted."),
+            (dict, "The webhook-id header is missing."),
+            (
+                lambda: signed(secret=OTHER),
+                "No signature matches: it was made with another secret, or for another body.",
+            ),
+            (lambda: signed(b"{}"), "No signature matches: it was made with another secret, or for another body."),
+            (lambda: signed(age=3_600), "The webhook-timestamp is 3600 s old; at most 300 s are accepted."),
         ],
     )
     def test_one_that_does_not_is_answered_with_400_and_the_reason(
-        self, at: Listening, headers: dict[str, str], why: str
+        self, at: Listening, make_headers: Callable[[], dict[str, str]], why: str
     ) -> None:
-        status, text = at.post(headers=headers)
+        status, text = at.post(headers=make_headers())
         assert (status, at.webhooks[0].status) == (400, 400)
         assert re.sub("36\\d\\d", "3600", text.strip()) == re.sub("36\\d\\d", "3600", at.webhooks[0].problem) == why
 
