@@ -169,13 +169,14 @@ def start(
             return earlier
         if not found:
             raise Refused(_("There is nothing to replay any more."))
+        # Before the subscription, as workers lock them.
+        throttles.probe_now(_subscriptions(replay).values("pk"), using=alias)
         if replay.subscription is not None:
             _turn_on(replay.subscription, by=by, enable=enable)
         replay.expected = found.number if found.exact else None
         replay.by = by.name[: Replay._meta.get_field("by").max_length]
         replay.created_at = timezone.now()
         replay.save(using=alias, force_insert=True)
-        throttles.probe_now(_subscriptions(replay).values("pk"), using=alias)
         note(
             by,
             AuditEntry.Action.REPLAY_STARTED,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
@@ -81,9 +81,12 @@ def permits(subscriptions: Sequence[int], *, using: str) -> dict[int, Permit]:
     ends; what another worker has locked is missing."""
     if not subscriptions:
         return {}
-    rows = Throttle.objects.using(using)
-    rows.bulk_create([Throttle(subscription_id=pk) for pk in sorted(subscriptions)], ignore_conflicts=True)
-    locked = rows.filter(pk__in=subscriptions).annotate(rate=F("subscription__rate_limit"), now=Now())
+    _make(subscriptions, using=using)
+    locked = (
+        Throttle.objects.using(using)
+        .filter(pk__in=subscriptions)
+        .annotate(rate=F("subscription__rate_limit"), now=Now())
+    )
     features = connections[using].features
     if features.has_select_for_update_skip_locked:
         locked = locked.select_for_update(skip_locked=True, no_key=True, of=("self",))
@@ -113,8 +116,36 @@ def record(outcomes: Iterable[tuple[int, str]], *, using: str) -> list[int]:
             answering.add(subscription)
         elif reason not in OURS:
             failures[subscription] += 1
+    failing = failures.keys() - answering
+    there = _locked(failing, beside=answering, using=using) if failing else set()
     _close(answering, using=using)
-    return _count({pk: failures[pk] for pk in sorted(failures.keys() - answering)}, using=using)
+    return _count({pk: failures[pk] for pk in sorted(failing & there)}, using=using)
+
+
+def _make(subscriptions: Collection[int], *, using: str) -> None:
+    """The rows that are missing; none where a subscription is being deleted, or is gone."""
+    lock = "FOR KEY SHARE OF s SKIP LOCKED" if connections[using].features.has_select_for_update_skip_locked else ""
+    query = f"""
+        INSERT INTO webhooks_throttle (subscription_id, failures)
+        SELECT s.id, 0 FROM subscriptions_subscription s
+        WHERE {statements.among("s.id", using=using)}
+            AND NOT EXISTS (SELECT 1 FROM webhooks_throttle t WHERE t.subscription_id = s.id)
+        ORDER BY s.id {lock}
+        ON CONFLICT (subscription_id) DO NOTHING
+    """  # noqa: S608 - made of names of ours
+    statements.run(query, [statements.keys(subscriptions, using=using)], using=using)
+
+
+def _locked(failing: Collection[int], *, beside: Collection[int], using: str) -> set[int]:
+    """All that is about to change, in one order: two workers whose results
+    contradict each other would deadlock if they closed first and counted then."""
+    _make(failing, using=using)
+    lock = "FOR NO KEY UPDATE" if connections[using].features.has_select_for_update else ""
+    query = f"""
+        SELECT subscription_id FROM webhooks_throttle
+        WHERE {statements.among("subscription_id", using=using)} ORDER BY subscription_id {lock}
+    """  # noqa: S608 - made of names of ours
+    return {pk for (pk,) in statements.rows(query, [statements.keys({*failing, *beside}, using=using)], using=using)}
 
 
 def _close(subscriptions: Collection[int], *, using: str) -> None:
@@ -161,4 +192,7 @@ def _count(failures: Mapping[int, int], *, using: str) -> list[int]:
 def probe_now(subscriptions: QuerySet[Any, Any], *, using: str) -> None:
     """Somebody wants to know at once whether the receiver is back."""
     waiting = Throttle.objects.using(using).filter(pk__in=subscriptions, probe_at__gt=Now())
-    waiting.update(probe_at=Now())
+    with transaction.atomic(using=using):
+        locked = list(waiting.order_by("pk").select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
+        if locked:
+            Throttle.objects.using(using).filter(pk__in=locked).update(probe_at=Now())
