@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 FORMATS = ("line", "json")
+# What opens an invitation, as it stands in addresses; Django logs those that it refuses.
+TOKEN = re.compile(r"(?<=/invitations/)[\w-]{20,}")
 # What a line may be about; the code says so by `extra=`.
 ABOUT = ("event", "delivery", "attempt", "subscription")
+
+
+class WithoutTokens(logging.Filter):
+    """Who reads the log must not be able to accept an invitation."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(TOKEN.sub("…", each) if isinstance(each, str) else each for each in record.args)
+        return True
 
 
 class Json(logging.Formatter):
@@ -40,7 +52,15 @@ def logging_config(level: str, style: str) -> dict[str, Any]:
             "line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"},
             "json": {"()": "config.logs.Json"},
         },
+        "filters": {"without_tokens": {"()": "config.logs.WithoutTokens"}},
         # The handler's level, too: `rqworker` and the clock set those of RQ's loggers.
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": style, "level": level}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": style,
+                "level": level,
+                "filters": ["without_tokens"],
+            }
+        },
         "root": {"handlers": ["stderr"], "level": level},
     }

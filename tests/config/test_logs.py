@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from config.logs import Json, logging_config
+from config.logs import Json, WithoutTokens, logging_config
 
 
 def line(message: str = "Drained", *args: object, **extra: Any) -> dict[str, Any]:
@@ -62,3 +62,13 @@ def test_a_traceback_is_a_member() -> None:
 def test_a_format_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match="LOG_FORMAT is 'xml'; write one of line, json"):
         logging_config("INFO", "xml")
+
+
+def test_who_reads_the_log_cannot_accept_an_invitation() -> None:
+    """As Django logs whatever it refuses, by its address."""
+    path = "/invitations/uN7r-cQ2_kZ1uN7r-cQ2_kZ1uN7r-cQ2_kZ1uN7r-cQ/"
+    record = logging.LogRecord("django.request", logging.WARNING, "", 1, "%s: %s", ("Forbidden", path), None)
+    assert WithoutTokens().filter(record)
+    assert record.getMessage() == "Forbidden: /invitations/…/"
+    for handler in logging_config("INFO", "line")["handlers"].values():
+        assert "without_tokens" in handler["filters"]
