@@ -85,7 +85,7 @@ OF_THE_PERSON = [
 ]  # fmt: skip
 
 
-def each(pages: list[Page]) -> Any:
+def each(pages: list[Page]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("page", pages, ids=[page.name for page in pages])
 
 
@@ -288,6 +288,37 @@ def test_who_was_removed_is_an_outsider_at_once(world: World, enter: Any, page: 
     Membership.objects.filter(user__username="bob").delete()
     assert bob.get(world.at(page)).status_code in {404, 405}
     assert bob.post(world.at(page)).status_code in {404, 405}
+
+
+HOSTILE = "\"'><script>alert(1)</script>\u202e{{ 7|add:7 }}"
+
+
+@each(PAGES)
+def test_what_others_wrote_is_text_on_every_page(world: World, page: Page) -> None:
+    Tenant.objects.update(name=HOSTILE)
+    Subscription.objects.update(name=HOSTILE, url=f"https://receiver.example/?{HOSTILE}", disabled_reason=HOSTILE)
+    Subscription.objects.update(disabled_by="member", disabled_at=timezone.now())
+    ApiKey.objects.update(name=HOSTILE, created_by=HOSTILE, networks=[HOSTILE])
+    Invitation.objects.update(email=HOSTILE)
+    get_user_model().objects.filter(username="dana").update(email=HOSTILE)
+    get_user_model().objects.filter(username="alice").update(email=HOSTILE)
+    Replay.objects.update(by=HOSTILE)
+    strange = HOSTILE.encode()
+    Delivery.objects.update(triggered_by=HOSTILE)
+    Delivery.objects.get().attempts.update(
+        response_body=strange, response_headers=strange, request_headers=strange, triggered_by=HOSTILE, url=HOSTILE
+    )
+    InboxRequest.objects.update(body=strange, headers=strange, refusal=HOSTILE)
+    for kind in ("subscription", "apikey", "replay"):
+        note = {"tenant_id": world.acme.pk, "actor": HOSTILE, "kind": kind, "number": HOSTILE, "name": HOSTILE}
+        AuditEntry.objects.create(**note, action=AuditEntry.Action.MEMBER_JOINED, detail={HOSTILE: {"from": HOSTILE}})
+    for headers in ({}, {"hx-request": "true", "hx-target": "subscriptions"}):
+        answer = world.alice.get(world.at(page), headers=headers)
+        assert answer.status_code < 500
+        if answer["content-type"].startswith("text/html"):
+            assert b"<script>alert" not in answer.content
+            assert b"\"'>" not in answer.content
+            assert b"&lt;script&gt;alert" in answer.content or headers or answer.status_code != 200
 
 
 # Whatever stands in a query.
