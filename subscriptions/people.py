@@ -274,7 +274,9 @@ def _post(invitation: Invitation, actor: Actor, link: Link, **detail: Any) -> No
 
 
 def _mail(invitation: Invitation, inviter: str, link: str) -> None:
-    tenant = " ".join(invitation.tenant.name.split())[:NAME_SHOWN]
+    # Nothing unseen, such as what turns the direction of the text after it.
+    called = "".join(each for each in " ".join(invitation.tenant.name.split()) if each.isprintable())
+    tenant = called[:NAME_SHOWN]
     role = Role(invitation.role)
     subject = _("%(inviter)s invites you to %(tenant)s") % {"inviter": inviter, "tenant": tenant}
     text = _("""\

@@ -122,6 +122,15 @@ def test_a_name_with_a_line_break_breaks_no_header(
     assert mailoutbox[0].recipients() == ["dora@acme.example"]
 
 
+def test_a_name_turns_no_text_of_the_mail_round(
+    invite: Callable[..., Invitation], tenant: Tenant, mailoutbox: list[Any]
+) -> None:
+    tenant.name = "Ac\u202eme\x1b[7m"
+    assert invite().mailed_at is not None
+    assert mailoutbox[0].subject == "alice@acme.example invites you to Acme[7m"
+    assert "the webhooks of Acme[7m, as" in mailoutbox[0].body
+
+
 @pytest.mark.parametrize("email", ["", "bob", "bob@", "a@b@c", "bob@acme.example\nBcc: x@y.example"])
 def test_what_is_no_address_is_refused_with_one_that_is(email: str, tenant: Tenant, alice: User) -> None:
     with pytest.raises(ValidationError) as refused:
