@@ -66,7 +66,12 @@ class Protocol(asyncio.Protocol):
         if delay == b"0":
             self._transport.write(ANSWER)
         elif delay != HANG.encode():
-            self._loop.call_later(int(delay) / 1000, self._transport.write, ANSWER)
+            self._loop.call_later(int(delay) / 1000, self._answer)
+
+    def _answer(self) -> None:
+        # Whoever asked may have been stopped by now.
+        if not self._transport.is_closing():
+            self._transport.write(ANSWER)
 
     def _tell(self, run: bytes) -> None:
         listed = [(at, int(number), webhook_id.decode()) for at, number, webhook_id in _arrived[run]]

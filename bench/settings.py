@@ -14,6 +14,9 @@ OURS = {"subscriptions", "webhooks"}
 if VARIANT in {"bare", "package"}:
     INSTALLED_APPS = [app for app in INSTALLED_APPS if app not in OURS]
     ROOT_URLCONF = "bench.warehouse.urls"
+    # Ours know Signalpost's models.
+    ACCOUNT_ADAPTER, ACCOUNT_FORMS = "allauth.account.adapter.DefaultAccountAdapter", {}
+    MFA_ADAPTER, MFA_FORMS = "allauth.mfa.adapter.DefaultMFAAdapter", {}
 if VARIANT == "package":
     # Before the package's tasks, which join the application that is there by then.
     import bench.peers.package  # noqa: F401
