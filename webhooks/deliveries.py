@@ -268,9 +268,12 @@ def replay(queryset: QuerySet[Delivery], *, by: str) -> int:
     Whatever the status, but never what is in flight. Returns how many.
     """
     chosen = _free(queryset)
-    throttles.probe_now(chosen.values("subscription_id"), using=home())
+    failing = throttles.waiting(chosen.values("subscription_id"), using=home())
     # No bulk replay that it was part of takes it back.
     rows: int = chosen.update(**due_again(by=by), replay=None, replayed_from="")
+    # After the deliveries, as workers lock them.
+    if failing:
+        throttles.probe_now(failing, using=home())
     if rows:
         transaction.on_commit(tasks.ring, using=home(), robust=True)
     return rows

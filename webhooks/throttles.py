@@ -189,10 +189,16 @@ def _count(failures: Mapping[int, int], *, using: str) -> list[int]:
     )
 
 
-def probe_now(subscriptions: QuerySet[Any, Any], *, using: str) -> None:
+def waiting(subscriptions: QuerySet[Any, Any], *, using: str) -> list[int]:
+    """Those that `probe_now` would make probe."""
+    rows = Throttle.objects.using(using).filter(pk__in=subscriptions, probe_at__gt=Now())
+    return list(rows.values_list("pk", flat=True))
+
+
+def probe_now(subscriptions: QuerySet[Any, Any] | Sequence[int], *, using: str) -> None:
     """Somebody wants to know at once whether the receiver is back."""
-    waiting = Throttle.objects.using(using).filter(pk__in=subscriptions, probe_at__gt=Now())
+    rows = Throttle.objects.using(using).filter(pk__in=subscriptions, probe_at__gt=Now()).order_by("pk")
     with transaction.atomic(using=using):
-        locked = list(waiting.order_by("pk").select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
+        locked = list(rows.select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
         if locked:
             Throttle.objects.using(using).filter(pk__in=locked).update(probe_at=Now())

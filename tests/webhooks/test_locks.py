@@ -16,7 +16,7 @@ from django.utils import timezone
 from subscriptions import edits
 from subscriptions.trail import Actor
 from tests.webhooks.traffic import make_delivery
-from webhooks import claims, disabling, replays, throttles
+from webhooks import claims, deliveries, disabling, recording, replays, throttles
 from webhooks.models import Attempt, Delivery, Replay, Rollup, Throttle
 from webhooks.recording import Outcome, record
 
@@ -178,3 +178,34 @@ def test_a_replay_that_turns_its_subscription_on_waits_for_the_workers_in_their_
     other.refresh_from_db()
     assert failing.enabled
     assert not other.enabled
+
+
+def test_a_replay_of_what_a_worker_records_late_waits_for_the_worker(
+    pair: tuple[Subscription, Subscription], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscription, _ = pair
+    delivery = make_delivery(subscription, "failed")
+    Throttle.objects.create(subscription=subscription, failures=9, probe_at=timezone.now() + timedelta(hours=1))
+    probe_now, meeting = throttles.probe_now, threading.Barrier(2)
+
+    def probe_and_meet(*args: Any, **options: Any) -> None:
+        probe_now(*args, **options)
+        if connection.vendor == "postgresql":
+            meet(meeting)
+
+    monkeypatch.setattr(throttles, "probe_now", probe_and_meet)
+
+    def worker() -> None:
+        with transaction.atomic():
+            recording._lock([delivery.pk], using="default")
+            if connection.vendor == "postgresql":
+                meet(meeting)
+            throttles.record([(subscription.pk, Reason.CONNECT)], using="default")
+
+    def member() -> int:
+        with transaction.atomic():
+            return deliveries.replay(Delivery.objects.filter(pk=delivery.pk), by="alice")
+
+    assert both(worker, member) == [None, 1]
+    delivery.refresh_from_db()
+    assert delivery.status == "pending"
