@@ -159,6 +159,7 @@ def change_role(membership: Membership, actor: Actor, *, role: str, was: str) ->
         row.role = role
         row.save(using=home(), update_fields=["role"])
         note(actor, Action.MEMBER_CHANGED, tenant=row.tenant, about=row, name=name_of(row.user), role=role, was=was)
+        _withdraw_those_of(row, actor)
     return row
 
 
@@ -170,7 +171,15 @@ def remove(membership: Membership, actor: Actor) -> None:
         _check_not_last_owner(row)
         action = Action.MEMBER_LEFT if leaving else Action.MEMBER_REMOVED
         note(actor, action, tenant=row.tenant, about=row, name=name_of(row.user), role=row.role)
+        _withdraw_those_of(row, actor)
         row.delete(using=home())
+
+
+def _withdraw_those_of(membership: Membership, actor: Actor) -> None:
+    """Who may invite nobody any more must not come back by an invitation of their own."""
+    for invitation in Invitation.objects.using(home()).filter(tenant=membership.tenant, invited_by=membership.user_id):
+        note(actor, Action.INVITATION_WITHDRAWN, tenant=membership.tenant, about=invitation, name=invitation.email)
+        invitation.delete(using=home())
 
 
 def rename(tenant: Tenant, actor: Actor, *, name: str, was: str) -> Tenant:

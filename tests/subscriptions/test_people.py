@@ -342,6 +342,23 @@ def test_an_owner_may_go_where_there_is_another(alice: User, bob: User) -> None:
     assert noted(Action.MEMBER_LEFT) == [(alice.email, alice.email, {"role": "owner"})]
 
 
+@pytest.mark.parametrize("leaving", [True, False], ids=["removed", "demoted"])
+def test_invitations_end_with_the_right_to_invite(
+    tenant: Tenant, alice: User, bob: User, invite: Callable[..., Invitation], leaving: bool
+) -> None:
+    membership = Membership.objects.get(tenant=tenant, user=bob)
+    people.change_role(membership, actor(alice), role=Role.OWNER, was=Role(membership.role))
+    invite("evil@bob.example", role=Role.OWNER, by=bob)
+    invite("dora@acme.example", by=alice)
+    membership.refresh_from_db()
+    if leaving:
+        people.remove(membership, actor(alice))
+    else:
+        people.change_role(membership, actor(alice), role=Role.VIEWER, was=Role.OWNER)
+    assert [row.email for row in Invitation.objects.all()] == ["dora@acme.example"]
+    assert ("alice@acme.example", "evil@bob.example") in [each[:2] for each in noted(Action.INVITATION_WITHDRAWN)]
+
+
 def test_a_member_who_is_removed_is_noted_as_such(alice: User, bob: User) -> None:
     membership = Membership.objects.get(user=bob)
     people.remove(membership, actor(alice))
