@@ -738,12 +738,21 @@ def test_more_than_a_batch_is_sent_batch_by_batch(
     subscription: Subscription, receiver: Receiver, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drain, "BATCH", 2)
-    claimed, recorded = [], []
+    claimed: list[int] = []
+    recorded: list[int] = []
     claim, record = deliveries.claim, sending.record
-    monkeypatch.setattr(
-        deliveries, "claim", lambda room, **named: (claims := claim(room, **named), claimed.append(len(claims)))[0]
-    )
-    monkeypatch.setattr(sending, "record", lambda results: (recorded.append(len(results)), record(results))[1])
+
+    def counted_claim(room: int, **named: Any) -> Any:
+        claims = claim(room, **named)
+        claimed.append(len(claims))
+        return claims
+
+    def counted_record(results: Any) -> Any:
+        recorded.append(len(results))
+        return record(results)
+
+    monkeypatch.setattr(deliveries, "claim", counted_claim)
+    monkeypatch.setattr(sending, "record", counted_record)
     make_deliveries(subscription, 5)
     drain.run()
     assert statuses() == {Status.DELIVERED: 5}
