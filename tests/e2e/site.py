@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Self
 
 from django.conf import settings as project
@@ -48,6 +48,7 @@ class Site:
             "PYTHONUNBUFFERED": "1",
         }
         self.processes: list[Process] = []
+        self.web: subprocess.Popen[bytes] | None = None
 
     def manage(self, *arguments: str) -> None:
         subprocess.run([sys.executable, "manage.py", *arguments], env=self.env, check=True, timeout=120)
@@ -91,9 +92,12 @@ class Site:
         self.mails.mkdir()
         (self.folder / "static").mkdir(exist_ok=True)
         self.manage("migrate", "-v", "0")
-        self.valkey.start()
-        self.receiver.__enter__()
-        self.serve()
+        with ExitStack() as stack:  # what was started ends, too, where the next thing does not start
+            stack.enter_context(self.valkey)
+            stack.enter_context(self.receiver)
+            stack.callback(self._stop)
+            self.serve()
+            self._running = stack.pop_all()
         return self
 
     def work(self) -> None:
@@ -102,9 +106,11 @@ class Site:
             self.start("rqworker").wait_to_say("Listening on", timeout=40)
 
     def __exit__(self, *args: object) -> None:
+        self._running.close()
+
+    def _stop(self) -> None:
         for process in self.processes:
             process.__exit__()
-        self.web.terminate()
-        self.web.wait(20)
-        self.receiver.__exit__()
-        self.valkey.kill()
+        if self.web is not None:
+            self.web.terminate()
+            self.web.wait(20)
