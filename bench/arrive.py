@@ -70,6 +70,7 @@ def backlog(bench: Bench) -> Iterable[Result]:
             with transaction.atomic():
                 traffic.flood(subscriptions[0].tenant, number, fanned_out=fanned_out)
                 traffic.analyze()
+            traffic.settle()
             tasks.ring()
             wait_for(Attempt.objects.filter(delivery__tenant=subscriptions[0].tenant).exists, what="nothing is sent")
             waits[what] = _paces(bench)
@@ -86,7 +87,7 @@ def _paces(bench: Bench) -> list[float]:
     saver, account = bench.saver("signalpost"), f"{traffic.SOLO}-0"
     waits: list[float] = []
     for _ in range(bench.repeats):
-        run, number = bench.run(), bench.size(20, 10)
+        run, number = bench.run(), bench.size(12, 10)
         Subscription.objects.filter(tenant__key=account).update(url=bench.receiver.target(run, delay=0, number=0))
         committed = saver.ask("pace", model="Heard", number=number, per_second=PER_SECOND, account=account)
         arrivals = sorted(bench.receiver.wait_for(run, number), key=lambda arrival: arrival.webhook_id)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from django.db import connection, transaction
+from django.db import ProgrammingError, connection, transaction
 from django.db.models import CharField, Max, Value
 from django.db.models.functions import Cast, Concat
 from django.utils import timezone
@@ -14,7 +15,7 @@ from bench.processes import wait_for_number
 from subscriptions import secrets
 from subscriptions.models import Revision, Secret, Subscription, Tenant, Topic
 from webhooks import tasks
-from webhooks.models import Attempt, Delivery, Event, Rollup, Throttle
+from webhooks.models import Attempt, Delivery, Event, Rollup, Throttle, new_event_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -98,7 +99,11 @@ def flood(tenant: Tenant, number: int, *, fanned_out: bool) -> None:
     """`number` events of one tenant that wait for the fan-out, or as many
     deliveries of theirs that are due. By the database: they are many."""
     now, subscriptions = timezone.now(), Subscription.objects.filter(tenant=tenant).count()
-    key = "gen_random_uuid()" if connection.vendor == "postgresql" else "lower(hex(randomblob(16)))"
+    # In the order of time, as the product makes them.
+    digits = "lpad(to_hex(number), 12, '0')" if connection.vendor == "postgresql" else "printf('%%012x', number)"
+    key = f"'{new_event_id().hex[:12]}70008000' || {digits}"
+    if connection.vendor == "postgresql":
+        key = f"({key})::uuid"
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
@@ -134,6 +139,14 @@ def analyze() -> None:
     """As autovacuum does within a minute: what is measured is a database in use."""
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
+
+
+def settle() -> None:
+    """Let PostgreSQL write to the disk what was loaded, where it lets us: its
+    next checkpoint would else fall into what is measured."""
+    if connection.vendor == "postgresql":
+        with suppress(ProgrammingError), connection.cursor() as cursor:
+            cursor.execute("CHECKPOINT")
 
 
 def deliver(subscriptions: Iterable[int], number: int, *, hanging: Sequence[int] = ()) -> float:

@@ -47,7 +47,8 @@ def time_to_fan_out(monkeypatch: pytest.MonkeyPatch) -> None:
     from webhooks import deliveries, turns
 
     monkeypatch.setattr(deliveries, "FAN_OUT_SECONDS", 60.0)
-    monkeypatch.setattr(turns, "_served", turns.BEFORE_ALL)
+    monkeypatch.setattr(deliveries, "_pace", deliveries.MOST_EVENTS)
+    turns.forget()
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ logger = logging.getLogger(__name__)
 # many deliveries, or those of one event: 10,000 take a tenth of a second.
 FAN_OUT_SECONDS = 0.01
 MOST_ROWS = 100
+MOST_EVENTS = 50
 # An alias that could not be read is left alone for this long: connecting to a
 # server that is away can take as long as its driver waits.
 RELAY_PAUSE = 30.0
@@ -67,24 +68,35 @@ MOST_STUCK = 1_000
 UNMATCHED = "It could not be matched with subscriptions: "
 
 
-def fan_out(limit: int = 50) -> int:
+# What a transaction takes up, it has locked: not much more than it has time for.
+_pace = MOST_EVENTS
+
+
+def fan_out(limit: int = MOST_EVENTS, *, patient: bool = False) -> int:
     """Turn waiting events into deliveries, about `limit` of them: tenants take
-    turns, and each has its oldest first.
+    turns, and each has its oldest first. With `patient`, who had more than a
+    turn's worth the last time rests for a while.
 
     Returns how many were settled. Several workers share the work: an event is
     locked while it is fanned out, and what is locked is passed over. One that
     cannot be fanned out does not hold up the others. Raises DatabaseError
     only where the database itself is away.
     """
-    alias = home()
-    whose = turns.tenants(limit, using=alias)
+    global _pace  # noqa: PLW0603
+    alias, limit = home(), min(limit, _pace)
+    waiting = turns.tenants(limit, using=alias)
+    whose = turns.restless(waiting, patient=patient)
     if not whose:
         return 0  # without a transaction, which on SQLite keeps others from writing
+    began = time.monotonic()
     try:
         with transaction.atomic(using=alias):
+            statements.need_not_be_flushed(alias)
             events = turns.events(whose, limit, using=alias)
             done = _settle(events, using=alias)
-        turns.served(whose, events, done, limit=limit)
+        if len(whose) == len(waiting):
+            turns.served(whose, events, done, limit=limit, took=time.monotonic() - began)
+            _pace = min(MOST_EVENTS, 2 * len(done) + 1)
         return len(done)
     except Exception as error:
         if away(error, alias):

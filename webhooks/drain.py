@@ -21,7 +21,7 @@ from django.db import DatabaseError, InterfaceError, connections
 
 from subscriptions.conf import conf
 from subscriptions.models import home
-from webhooks import deliveries, inbox, replays, sending, tallies, tasks
+from webhooks import deliveries, inbox, replays, sending, tallies, tasks, turns
 from webhooks.network import Network
 
 if TYPE_CHECKING:
@@ -80,13 +80,13 @@ class Drain:
         if claim:
             carried = deliveries.relay()
             replayed = self._replay()
-            events = deliveries.fan_out()
+            events = deliveries.fan_out(patient=bool(self.flying))
             claims = self._claim()
         self.counts.update(events=events, claimed=claims)
         if claims == BATCH and self.flying < conf.in_flight:
             return True
         more = bool(carried or replayed or events)
-        results = self.take(0 if more else POLL)
+        results = self.take(0 if more else turns.pause(POLL))
         return more or bool(claims or results or self.flying)
 
     def _replay(self) -> bool:
@@ -228,12 +228,14 @@ class Watch(threading.Thread):
         # SimpleQueue, since its put may be called from a signal handler.
         self._asked: SimpleQueue[SimpleQueue[None] | None] = SimpleQueue()
         self.stopping = False
+        self._drain = Drain()
         self._outage = False
 
     def ask(self, *, patience: float) -> None:
         """Return once a look has begun that sees all that is committed by now."""
         begun: SimpleQueue[None] = SimpleQueue()
         self._asked.put(begun)
+        self._wake()
         deadline = time.monotonic() + patience
         while self.is_alive() and not self.stopping and time.monotonic() < deadline:
             try:
@@ -245,13 +247,20 @@ class Watch(threading.Thread):
     def nudge(self) -> None:
         """Look soon; whoever must know that it has begun calls `ask`."""
         self._asked.put(None)
+        self._wake()
+
+    def _wake(self) -> None:
+        """It may be waiting for what is in flight."""
+        network = self._drain.network
+        if network is not None:
+            network.wake()
 
     def stop(self) -> None:
         self.stopping = True
         self._asked.put(None)
 
     def run(self) -> None:
-        drain, pause = Drain(), 0.0
+        drain, pause = self._drain, 0.0
         while not self.stopping:
             self._hear(pause)
             pause = self._look(drain)

@@ -40,7 +40,8 @@ class Network:
 
     def __init__(self) -> None:
         self.flying: dict[int, Claim] = {}  # by attempt
-        self._finished: SimpleQueue[tuple[Claim, sending.Outcome | None]] = SimpleQueue()
+        # None wakes whoever waits for it.
+        self._finished: SimpleQueue[tuple[Claim, sending.Outcome | None] | None] = SimpleQueue()
         # By when each must have ended; in the order of that.
         self._sends: dict[asyncio.Task[None], float] = {}
         self._started: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -67,19 +68,25 @@ class Network:
 
     def take(self, timeout: float, most: int) -> list[tuple[Claim, sending.Outcome | None]]:
         """What has finished, `most` at once, after at most `timeout` seconds of
-        waiting for the first. No outcome says that the claim was too old and was not sent."""
-        taken = []
+        waiting for the first, or until `wake`. No outcome says that the claim
+        was too old and was not sent."""
+        finished = []
         try:
-            taken.append(self._finished.get(timeout=timeout))
-            while len(taken) < most:
-                taken.append(self._finished.get_nowait())
+            finished.append(self._finished.get(timeout=timeout))
+            while len(finished) < most:
+                finished.append(self._finished.get_nowait())
         except Empty:
             pass
+        taken = [each for each in finished if each is not None]
         for claim, _ in taken:
             # Once only: a database that failed over without its last
             # commits gives out the same numbers again.
             self.flying.pop(claim.attempt_id, None)
         return taken
+
+    def wake(self) -> None:
+        """From any thread, or a signal handler: whoever waits in `take` waits no longer."""
+        self._finished.put(None)
 
     def close(self) -> None:
         """Break off what is in flight."""

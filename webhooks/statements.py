@@ -78,3 +78,11 @@ def rows_by_columns(query: str, columns: list[list[Any]], *, using: str) -> list
         cursor.execute(query, columns)
         found: list[tuple[Any, ...]] = cursor.fetchall()
     return found
+
+
+def need_not_be_flushed(using: str) -> None:
+    """The open transaction's commit does not wait for the disk. For what can be
+    done again: a crash may take it, but never before what was committed after it."""
+    if connections[using].vendor == "postgresql":
+        with connections[using].cursor() as cursor:
+            cursor.execute("SET LOCAL synchronous_commit = off")

@@ -6,6 +6,8 @@ waiting. Found by a few steps of an index, however many events wait.
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -39,14 +41,40 @@ OF_TENANT = "tenant_id >= {0} AND tenant_id <= {0}"
 OF_ALL = "tenant_id IS NULL"
 BEFORE_ALL = -1
 
-# The tenant that this process served last.
+# Who has more than their share waits for so many times as long as it took:
+# what has long been waiting can wait for what has just begun to.
+REST = 2.0
+
+# The tenant that this process served last, who had more than their share, and
+# until when (time.monotonic()) they rest.
 _served = BEFORE_ALL
+_behind: frozenset[int | None] = frozenset()
+_rest_until = 0.0
+
+
+def forget() -> None:
+    """As at the start of the process."""
+    global _served, _behind, _rest_until
+    _served, _behind, _rest_until = BEFORE_ALL, frozenset(), 0.0
 
 
 def tenants(limit: int, *, using: str) -> list[int | None]:
     """Who has events that wait, beginning behind the one that was served last,
     at most `limit`. None stands for the events that concern every tenant."""
     return _tenants(_served, limit, using=using) or (_tenants(BEFORE_ALL, limit, using=using) if _served >= 0 else [])
+
+
+def restless(whose: Sequence[int | None], *, patient: bool) -> list[int | None]:
+    """Those who need not rest; with nothing else to do nobody needs to."""
+    global _behind  # noqa: PLW0603
+    if not patient or time.monotonic() >= _rest_until:
+        _behind = frozenset()
+    return [tenant for tenant in whose if tenant not in _behind]
+
+
+def pause(longest: float) -> float:
+    """For how long those that rest go on doing so; `longest` if nobody does."""
+    return min(longest, max(0.0, _rest_until - time.monotonic())) if _behind else longest
 
 
 def _tenants(after: int, limit: int, *, using: str) -> list[int | None]:
@@ -94,10 +122,15 @@ def _oldest(whose: Sequence[int | None], share: int, *, using: str) -> tuple[str
     return " UNION ALL ".join(queries), parameters
 
 
-def served(whose: Sequence[int | None], listed: Iterable[Event], done: Iterable[Event], *, limit: int) -> None:
+def served(
+    whose: Sequence[int | None], listed: Sequence[Event], done: Sequence[Event], *, limit: int, took: float
+) -> None:
     """The next turn begins with the first that was left out, or else behind the last."""
-    global _served  # noqa: PLW0603
-    left_out = {event.tenant_id for event in listed} - {event.tenant_id for event in done}
+    global _served, _behind, _rest_until  # noqa: PLW0603
+    share = Counter(event.tenant_id for event in listed)
+    _behind = frozenset(tenant for tenant in whose if share[tenant] >= max(1, limit // len(whose)))
+    _rest_until = time.monotonic() + REST * took
+    left_out = share.keys() - {event.tenant_id for event in done}
     place = next((place for place, tenant in enumerate(whose) if tenant in left_out), len(whose))
     if place == len(whose) < limit:
         _served = BEFORE_ALL

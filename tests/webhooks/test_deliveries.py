@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import tracemalloc
 from collections import Counter
 from datetime import timedelta
@@ -129,7 +130,7 @@ def test_ten_thousand_subscriptions_take_one_statement_and_little_memory(
     Event.objects.all().delete()
     make_event(tenant)
     tracemalloc.start()
-    with django_assert_max_num_queries(7):
+    with django_assert_max_num_queries(8):
         assert fan_out() == 1
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -228,6 +229,43 @@ def test_who_was_left_out_for_want_of_time_is_next(three: list[Tenant], monkeypa
         {"one": 1, "two": 1, "three": 1},
         {"one": 2, "two": 1, "three": 1},
     ]
+
+
+def test_who_has_more_than_a_turns_worth_rests_while_others_are_sent(
+    three: list[Tenant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "REST", 1e9)
+    one, two, _ = three
+    for _ in range(25):
+        make_event(one)
+    assert fan_out(10, patient=True) == 10
+    assert 0 < turns.pause(60.0) <= 60
+    assert fan_out(10, patient=True) == 0
+    make_event(two)
+    assert fan_out(10, patient=True) == 1
+    assert fanned_out() == {"one": 10, "two": 1}
+    assert fan_out(10) == 10  # with nothing else to do
+    assert fan_out(10, patient=True) == 0
+    monkeypatch.setattr(turns, "_rest_until", time.monotonic())
+    assert turns.pause(60.0) == 0
+    assert fan_out(10, patient=True) == 5
+    assert turns.pause(60.0) == 60
+
+
+@pytest.mark.parametrize("how", ["by another worker", "with an error"])
+def test_nobody_rests_for_a_backlog_that_is_gone_or_stuck(
+    three: list[Tenant], monkeypatch: pytest.MonkeyPatch, poison: Callable[[Event, Exception], None], how: str
+) -> None:
+    one, *_ = three
+    events = [make_event(one) for _ in range(10)]
+    assert fan_out(5) == 5
+    monkeypatch.setattr(turns, "_rest_until", time.monotonic())
+    if how == "by another worker":
+        Event.objects.update(fanned_out_at=timezone.now())
+    else:
+        poison(max(events, key=lambda event: event.pk), IntegrityError())
+    fan_out(5, patient=True)
+    assert turns.pause(60.0) == 60
 
 
 def test_events_for_every_tenant_have_a_turn_among_the_others(three: list[Tenant]) -> None:

@@ -209,7 +209,7 @@ def test_the_bell_is_taken_away_before_the_look(redis: Redis, monkeypatch: pytes
     tasks.ring()
     rings: list[bool] = []
 
-    def look() -> int:
+    def look(**named: Any) -> int:
         rings.append(tasks.ring())
         return 0
 
@@ -322,7 +322,7 @@ def test_results_are_kept_while_the_database_is_away(
 def test_a_database_that_is_away_ends_the_drain_but_not_the_job(
     subscription: Subscription, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def away() -> int:
+    def away(**named: Any) -> int:
         raise OperationalError("the server is restarting")
 
     with monkeypatch.context() as patch:
@@ -564,6 +564,26 @@ def test_a_watch_that_is_asked_looks_at_once_and_the_job_does_not_wait_for_recei
 
 
 @committed
+def test_a_watch_that_waits_for_a_slow_receiver_looks_when_asked(
+    subscription: Subscription, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "POLL", 60.0)
+    make_deliveries(subscription)
+    receiver.hold()
+    watch = drain.watch()
+    try:
+        receiver.wait_for(1, timeout=10)
+        make_deliveries(subscription)
+        watch.nudge()
+        receiver.wait_for(2, timeout=10)
+    finally:
+        receiver.let_go()
+        drain.stop()
+        watch.join(10)
+    assert statuses() == {Status.DELIVERED: 2}
+
+
+@committed
 def test_a_watch_wakes_when_something_comes_due(
     receiver: Receiver, subscription: Subscription, settings: Settings
 ) -> None:
@@ -592,7 +612,7 @@ def test_a_watch_says_once_that_the_database_is_away_and_goes_on(  # noqa: PLR09
     settings.SIGNALPOST_LOOK_SECONDS = 0.02
     refused: list[int] = []
 
-    def away() -> int:
+    def away(**named: Any) -> int:
         refused.append(1)
         raise OperationalError("restarting")
 
