@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib.admin import AdminSite
 from django.contrib.admin.apps import AdminConfig
+from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 # What an operator looks for comes first.
 APPS = ("webhooks", "subscriptions")
-NAMES = {"django_rq": "Queue", "mfa": "Second factors"}
+NAMES = {"django_rq": _("Queue"), "mfa": _("Second factors")}
 MODELS = (
     "Overview",
     "Delivery",

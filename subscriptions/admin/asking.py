@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django import forms
+from django.utils.translation import gettext_lazy
 
 from subscriptions.models import Subscription
 
@@ -13,5 +14,8 @@ class ReasonForm(forms.Form):
     """`help_text` says who reads it."""
 
     reason = forms.CharField(
-        max_length=LONGEST, widget=forms.TextInput(attrs={"size": 60}), help_text="The tenant sees it too."
+        label=gettext_lazy("Reason"),
+        max_length=LONGEST,
+        widget=forms.TextInput(attrs={"size": 60}),
+        help_text=gettext_lazy("The tenant sees it too."),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from subscriptions import catalog
 from subscriptions.models import Tenant, Topic
@@ -24,7 +26,7 @@ class TypedFilter(admin.SimpleListFilter):
     template = "admin/subscriptions/typed_filter.html"
     # How many values the field suggests.
     MOST = 100
-    placeholder = ""
+    placeholder: Any = ""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> tuple[tuple[str, str], ...]:
         return ()
@@ -43,7 +45,7 @@ class TypedFilter(admin.SimpleListFilter):
         yield {
             "selected": not self.value(),
             "query_string": changelist.get_query_string(remove=[str(self.parameter_name)]),
-            "display": "All",
+            "display": _("All"),
             "kept": [(name, value) for name, values in kept.items() for value in values],
             "suggestions": self.suggestions(),
         }
@@ -52,8 +54,8 @@ class TypedFilter(admin.SimpleListFilter):
 
 
 class TenantFilter(TypedFilter):
-    title = "tenant"
-    placeholder = "slug"
+    title = gettext_lazy("tenant")
+    placeholder = gettext_lazy("slug")
     parameter_name = "tenant"
     path = "tenant"
 
@@ -70,11 +72,11 @@ class TenantFilter(TypedFilter):
 
 
 class StateFilter(admin.SimpleListFilter):
-    title = "state"
+    title = gettext_lazy("state")
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("on", "on"), ("off", "off")]
+        return [("on", _("on")), ("off", _("off"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
         return queryset.filter(disabled_at__isnull=self.value() == "on") if self.value() in {"on", "off"} else None
@@ -83,7 +85,7 @@ class StateFilter(admin.SimpleListFilter):
 class TopicFilter(TypedFilter):
     """By a topic as it is written in the subscriptions."""
 
-    title = "topic"
+    title = gettext_lazy("topic")
     placeholder = "shop.order.*"
     parameter_name = "topic"
 

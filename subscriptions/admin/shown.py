@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.utils import timezone
+from django.utils import formats, timezone
 from django.utils.html import format_html
+from django.utils.translation import pgettext
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,5 +38,6 @@ def moment(when: datetime | None) -> SafeString | str:
     if when is None:
         return NOTHING
     local = timezone.localtime(when) if timezone.is_aware(when) else when
-    parts = f"{local:%Y-%m-%d}", f"{local:%H:%M:%S}"
+    time = pgettext("format of a time, as Django's date filter writes it", "H:i:s")
+    parts = formats.date_format(local, "DATE_FORMAT"), formats.time_format(local, time)
     return format_html('<time datetime="{}"><span>{}</span> <span>{}</span></time>', local.isoformat(), *parts)

@@ -5,12 +5,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.humanize.templatetags.humanize import intcomma
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import models
 from django.db.models import Prefetch, QuerySet
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 
 from subscriptions import catalog, edits
 from subscriptions.admin.asking import ReasonForm
@@ -33,6 +37,14 @@ if TYPE_CHECKING:
 TOPICS_SHOWN = 3
 
 
+class Deed(models.TextChoices):
+    """What is asked about before it is done."""
+
+    TURN_ON = "turn_on", gettext_lazy("Turn on")
+    TURN_OFF = "turn_off", gettext_lazy("Turn off")
+    ROTATE = "rotate", gettext_lazy("Rotate the secret")
+
+
 class SubscriptionForm(forms.ModelForm):  # type: ignore[type-arg]
     # As it was when the form was made.
     seen = forms.IntegerField(required=False, widget=forms.HiddenInput)
@@ -40,6 +52,13 @@ class SubscriptionForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Subscription
         fields = ("tenant", "name", "url", "rate_limit")
+        labels: ClassVar = {
+            "tenant": gettext_lazy("Tenant"),
+            "name": gettext_lazy("Name"),
+            "url": gettext_lazy("URL"),
+            "rate_limit": gettext_lazy("Requests per second at most"),
+        }
+        help_texts: ClassVar = {"rate_limit": gettext_lazy("Empty: as many as there are.")}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -49,11 +68,12 @@ class SubscriptionForm(forms.ModelForm):  # type: ignore[type-arg]
         cleaned = super().clean() or {}
         seen = cleaned.get("seen")
         if self.instance.pk and seen is not None and seen != self.instance.version:
-            told = "It was changed meanwhile. Open it again to see what it is now, then change it."
+            told = _("It was changed meanwhile. Open it again to see what it is now, then change it.")
             raise ValidationError(told, code="stale")
         tenant = cleaned.get("tenant")
         if not self.instance.pk and tenant is not None and tenant.disabled_at:
-            self.add_error("tenant", f"This tenant is off: {tenant.disabled_reason} Turn it on first.")
+            told = _("This tenant is off: %(reason)s Turn it on first.")
+            self.add_error("tenant", told % {"reason": tenant.disabled_reason})
         return cleaned
 
 
@@ -62,7 +82,7 @@ class TopicForm(forms.ModelForm):  # type: ignore[type-arg]
         model = Topic
         fields = ("name", "field")
         widgets: ClassVar = {"name": forms.TextInput(attrs={"list": "topics", "size": 40, "autocomplete": "off"})}
-        labels: ClassVar = {"name": "topic", "field": "only when this field changed"}
+        labels: ClassVar = {"name": gettext_lazy("topic"), "field": gettext_lazy("only when this field changed")}
 
 
 class TopicInline(admin.TabularInline):  # type: ignore[type-arg]
@@ -80,12 +100,12 @@ class SubscriptionAdmin(WishAdmin):
     list_filter = (StateFilter, "created_at", TenantFilter, TopicFilter)
     list_select_related = ("tenant",)
     search_fields = ("url", "name", "=tenant__slug")
-    search_help_text = "A number, a part of the URL or of the name, or a tenant's slug."
+    search_help_text = gettext_lazy("A number, a part of the URL or of the name, or a tenant's slug.")
     sortable_by = ("id",)
     ordering = ("-id",)
     fieldsets = (
         (None, {"fields": ("tenant", "name", "url", "rate_limit", "seen")}),
-        ("State", {"fields": ("shown_state", "shown_secrets", "shown_created")}),
+        (gettext_lazy("State"), {"fields": ("shown_state", "shown_secrets", "shown_created")}),
     )
     # There is no state yet.
     add_fieldsets = ((None, {"fields": ("tenant", "name", "url", "rate_limit", "shown_secrets")}),)
@@ -95,48 +115,53 @@ class SubscriptionAdmin(WishAdmin):
     actions = ("turn_on_selected", "turn_off_selected")
     change_form_template = "admin/subscriptions/subscription/change_form.html"
 
-    @admin.display(description="URL")
+    @admin.display(description=gettext_lazy("URL"))
     def shown_url(self, subscription: Subscription) -> SafeString:
         url = clipped(subscription.url)
         return below(clipped(subscription.name), url) if subscription.name else url
 
-    @admin.display(description="topics")
+    @admin.display(description=gettext_lazy("topics"))
     def shown_topics(self, subscription: Subscription) -> SafeString:
         topics = subscription.topics.all()
-        more = f"and {len(topics) - TOPICS_SHOWN} more" if len(topics) > TOPICS_SHOWN else ""
+        more = _("and %(number)s more") % {"number": intcomma(len(topics) - TOPICS_SHOWN)}
         shown = format_html_join("", "{}", ((clipped(topic),) for topic in topics[:TOPICS_SHOWN]))
-        return below(format_html("{}{}", shown or "none", more), clipped(subscription.tenant.slug))
+        return below(
+            format_html("{}{}", shown or _("none"), more if len(topics) > TOPICS_SHOWN else ""),
+            clipped(subscription.tenant.slug),
+        )
 
-    @admin.display(description="state")
+    @admin.display(description=gettext_lazy("state"))
     def listed_state(self, subscription: Subscription) -> SafeString:
         if subscription.disabled_at is None:
-            return state("on", "✓", "on")
-        return below(state("off", "✕", "off"), clipped(subscription.disabled_reason))
+            return state("on", "✓", _("on"))
+        return below(state("off", "✕", _("off")), clipped(subscription.disabled_reason))
 
-    @admin.display(description="state")
+    @admin.display(description=gettext_lazy("state"))
     def shown_state(self, subscription: Subscription) -> SafeString:
         if subscription.disabled_at is None:
-            return state("on", "✓", "on")
-        off, since = state("off", "✕", "off"), moment(subscription.disabled_at)
-        by = f" by {subscription.get_disabled_by_display()}" if subscription.disabled_by else ""
-        return format_html("{} since {}{}. {}", off, since, by, subscription.disabled_reason)
+            return state("on", "✓", _("on"))
+        off, since = state("off", "✕", _("off")), moment(subscription.disabled_at)
+        reason = subscription.disabled_reason
+        if not subscription.disabled_by:
+            return format_html(_("{} since {}. {}"), off, since, reason)
+        return format_html(_("{} since {} by {}. {}"), off, since, subscription.get_disabled_by_display(), reason)
 
-    @admin.display(description="secrets")
+    @admin.display(description=gettext_lazy("secrets"))
     def shown_secrets(self, subscription: Subscription) -> SafeString | str:
         """Their ages and ends, never what they are."""
         if subscription._state.adding:
-            return "One is made when you save, and shown once."
+            return _("One is made when you save, and shown once.")
         lines = [
-            (moment(secret.created_at), format_html("signs until {}", moment(secret.expires_at)))
+            (moment(secret.created_at), format_html(_("signs until {}"), moment(secret.expires_at)))
             if secret.expires_at
-            else (moment(secret.created_at), "has no end")
+            else (moment(secret.created_at), _("has no end"))
             for secret in subscription.secrets.live().defer("ciphertext")
         ]
         if not lines:
-            return "None, so nothing can be signed. Rotate it."
-        return format_html_join("", "<div>made {}, {}</div>", lines)
+            return _("None, so nothing can be signed. Rotate it.")
+        return format_html_join("", "<div>{}</div>", ((format_html(_("made {}, {}"), *line),) for line in lines))
 
-    @admin.display(description="created")
+    @admin.display(description=gettext_lazy("created"))
     def shown_created(self, subscription: Subscription) -> SafeString | str:
         return moment(subscription.created_at)
 
@@ -182,7 +207,7 @@ class SubscriptionAdmin(WishAdmin):
         known = catalog.topics()
         for topic in topics:
             if not _heard(topic.name, known):
-                told = f"No registered model sends {topic.name}; only publish() can."
+                told = _("No registered model sends %(topic)s; only publish() can.") % {"topic": topic.name}
                 self.message_user(request, told, messages.WARNING)
 
     def response_add(
@@ -195,7 +220,7 @@ class SubscriptionAdmin(WishAdmin):
         or a session until a page shows it, as plain text."""
         context = {
             **self.admin_site.each_context(request),
-            "title": "The new secret",
+            "title": _("The new secret"),
             "opts": self.opts,
             "subscription": subscription,
             "secret": secret,
@@ -205,19 +230,21 @@ class SubscriptionAdmin(WishAdmin):
 
     # --- what can be done -------------------------------------------------------
 
-    @admin.action(description="Turn on selected", permissions=["change"])
+    @admin.action(description=gettext_lazy("Turn on selected"), permissions=["change"])
     def turn_on_selected(self, request: HttpRequest, queryset: QuerySet[Subscription]) -> None:
         done = sum(self._turn_on(request, subscription) for subscription in queryset)
-        self.message_user(request, f"{_subscriptions(done)} turned on.", messages.SUCCESS)
+        told = ngettext("%(number)s subscription turned on.", "%(number)s subscriptions turned on.", done)
+        self.message_user(request, told % {"number": intcomma(done)}, messages.SUCCESS)
 
-    @admin.action(description="Turn off selected", permissions=["change"])
+    @admin.action(description=gettext_lazy("Turn off selected"), permissions=["change"])
     def turn_off_selected(self, request: HttpRequest, queryset: QuerySet[Subscription]) -> HttpResponse | None:
         form = ReasonForm(request.POST if "reason" in request.POST else None)
         if not form.is_valid():
-            return self._ask(request, "Turn off", subscriptions=list(queryset), form=form, action="turn_off_selected")
+            return self._ask(request, Deed.TURN_OFF, list(queryset), form=form, action="turn_off_selected")
         reason = form.cleaned_data["reason"]
         done = sum(self._turn_off(request, subscription, reason=reason) for subscription in queryset)
-        self.message_user(request, f"{_subscriptions(done)} turned off.", messages.SUCCESS)
+        told = ngettext("%(number)s subscription turned off.", "%(number)s subscriptions turned off.", done)
+        self.message_user(request, told % {"number": intcomma(done)}, messages.SUCCESS)
         return None
 
     def get_urls(self) -> list[URLPattern]:
@@ -232,30 +259,30 @@ class SubscriptionAdmin(WishAdmin):
     def turn_on(self, request: HttpRequest, pk: int) -> HttpResponse:
         subscription = self._changeable(request, pk)
         if request.method != "POST":
-            return self._ask(request, "Turn on", subscriptions=[subscription])
+            return self._ask(request, Deed.TURN_ON, [subscription])
         if self._turn_on(request, subscription):
-            self.message_user(request, "Turned on: what waited for it is sent now.", messages.SUCCESS)
+            self.message_user(request, _("Turned on: what waited for it is sent now."), messages.SUCCESS)
         return redirect("admin:subscriptions_subscription_change", pk)
 
     def turn_off(self, request: HttpRequest, pk: int) -> HttpResponse:
         subscription = self._changeable(request, pk)
         form = ReasonForm(request.POST if request.method == "POST" else None)
         if not form.is_valid():
-            return self._ask(request, "Turn off", subscriptions=[subscription], form=form)
+            return self._ask(request, Deed.TURN_OFF, [subscription], form=form)
         if self._turn_off(request, subscription, reason=form.cleaned_data["reason"]):
-            self.message_user(request, "Turned off: what happens from now on is not sent.", messages.SUCCESS)
+            self.message_user(request, _("Turned off: what happens from now on is not sent."), messages.SUCCESS)
         return redirect("admin:subscriptions_subscription_change", pk)
 
     def rotate(self, request: HttpRequest, pk: int) -> HttpResponse:
         subscription = self._changeable(request, pk)
         if request.method != "POST":
-            return self._ask(request, "Rotate the secret", subscriptions=[subscription])
+            return self._ask(request, Deed.ROTATE, [subscription])
         try:
             secret = edits.rotate(subscription, _operator(request))
         except edits.Refused as error:
             self.message_user(request, str(error), messages.ERROR)
             return redirect("admin:subscriptions_subscription_change", pk)
-        self.log_change(request, subscription, "Rotated the secret.")
+        self.log_change(request, subscription, _("Rotated the secret."))
         return self._show_once(request, subscription, secret)
 
     def _turn_on(self, request: HttpRequest, subscription: Subscription) -> bool:
@@ -265,13 +292,13 @@ class SubscriptionAdmin(WishAdmin):
             self.message_user(request, str(error), messages.ERROR)
             return False
         if done:
-            self.log_change(request, subscription, "Turned on.")
+            self.log_change(request, subscription, _("Turned on."))
         return done
 
     def _turn_off(self, request: HttpRequest, subscription: Subscription, *, reason: str) -> bool:
         done = edits.disable(subscription, _operator(request), reason=reason)
         if done:
-            self.log_change(request, subscription, f"Turned off: {reason}")
+            self.log_change(request, subscription, _("Turned off: %(reason)s") % {"reason": reason})
         return done
 
     def _changeable(self, request: HttpRequest, pk: int) -> Subscription:
@@ -283,18 +310,18 @@ class SubscriptionAdmin(WishAdmin):
     def _ask(
         self,
         request: HttpRequest,
-        deed: str,
-        *,
+        deed: Deed,
         subscriptions: list[Subscription],
+        *,
         form: forms.Form | None = None,
         action: str = "",
     ) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
-            "title": f"{deed}?",
+            "title": ASKED[deed],
             "opts": self.opts,
-            "deed": deed,
-            "explained": [EXPLAINED[deed]],
+            "deed": deed.label,
+            "explained": [EXPLAINED[deed] % {"hours": f"{OVERLAP.total_seconds() / 3600:g}"}],
             "about": subscriptions,
             "back": reverse("admin:subscriptions_subscription_changelist"),
             "form": form,
@@ -309,21 +336,26 @@ class SubscriptionAdmin(WishAdmin):
             # The page that follows shows the secret.
             context.update(show_save_and_add_another=False, show_save_and_continue=False)
         if kwargs.get("obj"):
-            context.update(title=f"Subscription {kwargs['obj'].pk}", subtitle=None)
+            context.update(title=_("Subscription %(number)s") % {"number": kwargs["obj"].pk}, subtitle=None)
         return super().render_change_form(request, context, *args, **kwargs)
 
 
-EXPLAINED = {
-    "Turn on": "What happens from now on is sent to it again, and so is what still waits for it.",
-    "Turn off": "What happens while it is off is not sent to it, not later either. "
-    "Deliveries that are under way wait until it is turned on. No member can turn it on again; you can.",
-    "Rotate the secret": f"A new secret is made and shown once. The present one goes on signing beside it for "
-    f"{OVERLAP.total_seconds() / 3600:g} hours, so that the receiver can change over.",
+ASKED = {
+    Deed.TURN_ON: gettext_lazy("Turn on?"),
+    Deed.TURN_OFF: gettext_lazy("Turn off?"),
+    Deed.ROTATE: gettext_lazy("Rotate the secret?"),
 }
-
-
-def _subscriptions(count: int) -> str:
-    return "1 subscription" if count == 1 else f"{count} subscriptions"
+EXPLAINED = {
+    Deed.TURN_ON: gettext_lazy("What happens from now on is sent to it again, and so is what still waits for it."),
+    Deed.TURN_OFF: gettext_lazy(
+        "What happens while it is off is not sent to it, not later either. "
+        "Deliveries that are under way wait until it is turned on. No member can turn it on again; you can."
+    ),
+    Deed.ROTATE: gettext_lazy(
+        "A new secret is made and shown once. The present one goes on signing beside it for %(hours)s hours, "
+        "so that the receiver can change over."
+    ),
+}
 
 
 def _heard(pattern: str, topics: Iterable[str]) -> bool:

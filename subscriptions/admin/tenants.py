@@ -3,11 +3,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
+from django.contrib.humanize.templatetags.humanize import intcomma
 from django.core.exceptions import PermissionDenied
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 
 from subscriptions import disabling, people, support
 from subscriptions.admin.asking import ReasonForm
@@ -43,40 +46,40 @@ class TenantAdmin(WishAdmin):
     list_display = ("shown_slug", "listed_state", "shown_name", "shown_key", "shown_created")
     list_filter = (StateFilter,)
     search_fields = ("slug", "name", "key")
-    search_help_text = "A part of the slug, of the name or of the key."
+    search_help_text = gettext_lazy("A part of the slug, of the name or of the key.")
     ordering = ("slug",)
-    fieldsets = ((None, {"fields": FIELDS}), ("State", {"fields": ("shown_state", "shown_created")}))
+    fieldsets = ((None, {"fields": FIELDS}), (gettext_lazy("State"), {"fields": ("shown_state", "shown_created")}))
     add_fieldsets = ((None, {"fields": FIELDS}),)  # there is no state yet
     readonly_fields = ("shown_state", "shown_created")
     inlines = (MembershipInline,)
     change_form_template = "admin/subscriptions/tenant/change_form.html"
 
-    @admin.display(description="slug", ordering="slug")
+    @admin.display(description=gettext_lazy("slug"), ordering="slug")
     def shown_slug(self, tenant: Tenant) -> SafeString:
         return clipped(tenant.slug)
 
-    @admin.display(description="name", ordering="name")
+    @admin.display(description=gettext_lazy("name"), ordering="name")
     def shown_name(self, tenant: Tenant) -> SafeString:
         return clipped(tenant.name)
 
-    @admin.display(description="state")
+    @admin.display(description=gettext_lazy("state"))
     def listed_state(self, tenant: Tenant) -> SafeString:
         if tenant.disabled_at is None:
-            return state("on", "✓", "on")
-        return below(state("off", "✕", "off"), clipped(tenant.disabled_reason))
+            return state("on", "✓", _("on"))
+        return below(state("off", "✕", _("off")), clipped(tenant.disabled_reason))
 
-    @admin.display(description="state")
+    @admin.display(description=gettext_lazy("state"))
     def shown_state(self, tenant: Tenant) -> SafeString:
         if tenant.disabled_at is None:
-            return state("on", "✓", "on")
-        off, since = state("off", "✕", "off"), moment(tenant.disabled_at)
-        return format_html("{} since {}. {}", off, since, tenant.disabled_reason)
+            return state("on", "✓", _("on"))
+        off, since = state("off", "✕", _("off")), moment(tenant.disabled_at)
+        return format_html(_("{} since {}. {}"), off, since, tenant.disabled_reason)
 
-    @admin.display(description="key", ordering="key")
+    @admin.display(description=gettext_lazy("key"), ordering="key")
     def shown_key(self, tenant: Tenant) -> SafeString | str:
         return NOTHING if tenant.key is None else clipped(tenant.key)
 
-    @admin.display(description="created", ordering="created_at")
+    @admin.display(description=gettext_lazy("created"), ordering="created_at")
     def shown_created(self, tenant: Tenant) -> SafeString | str:
         return moment(tenant.created_at)
 
@@ -124,20 +127,18 @@ class TenantAdmin(WishAdmin):
         form = ReasonForm(request.POST if request.method == "POST" else None)
         if not form.is_valid():
             explained = [
-                f"{_are(disabling.listening(tenant).count())} turned off with it.",
-                "No member can turn one on, or make another, until the tenant is on again.",
-                "What happens meanwhile is not sent, not later either. Deliveries that are under way wait.",
+                _are_turned_off(disabling.listening(tenant).count()),
+                _("No member can turn one on, or make another, until the tenant is on again."),
+                _("What happens meanwhile is not sent, not later either. Deliveries that are under way wait."),
                 _others(_off(tenant)),
             ]
-            return self._ask(request, "Turn off", tenant, explained=explained, form=form)
+            return self._ask(request, _("Turn off"), tenant, explained=explained, form=form)
         reason = form.cleaned_data["reason"]
         if disabling.disable(tenant, _operator(request), reason=reason):
-            self.log_change(request, tenant, f"Turned off: {reason}")
-            number = disabling.waiting(tenant).count()
-            told = f"Turned off, with {_subscriptions(number)}: what happens from now on is not sent."
-            self.message_user(request, told, messages.SUCCESS)
+            self.log_change(request, tenant, _("Turned off: %(reason)s") % {"reason": reason})
+            self.message_user(request, _turned_off(disabling.waiting(tenant).count()), messages.SUCCESS)
         else:
-            self.message_user(request, "It already was off.", messages.WARNING)
+            self.message_user(request, _("It already was off."), messages.WARNING)
         return redirect("admin:subscriptions_tenant_change", pk)
 
     def turn_on(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -145,13 +146,13 @@ class TenantAdmin(WishAdmin):
         waiting = disabling.waiting(tenant).count()
         if request.method != "POST":
             explained = [
-                f"{_are(waiting)} turned on with it, and what waits is sent now.",
+                _are_turned_on(waiting),
                 _others(_off(tenant) - waiting),
             ]
-            return self._ask(request, "Turn on", tenant, explained=explained)
+            return self._ask(request, _("Turn on"), tenant, explained=explained)
         if disabling.enable(tenant, _operator(request)):
-            self.log_change(request, tenant, "Turned on.")
-            self.message_user(request, f"Turned on, with {_subscriptions(waiting)}.", messages.SUCCESS)
+            self.log_change(request, tenant, _("Turned on."))
+            self.message_user(request, _turned_on(waiting), messages.SUCCESS)
         return redirect("admin:subscriptions_tenant_change", pk)
 
     def look(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -162,17 +163,17 @@ class TenantAdmin(WishAdmin):
         try:
             pages = reverse("webhooks:overview", args=[tenant.slug])
         except NoReverseMatch:
-            self.message_user(request, "This project does not show the tenants' pages.", messages.ERROR)
+            self.message_user(request, _("This project does not show the tenants' pages."), messages.ERROR)
             return redirect("admin:subscriptions_tenant_change", pk)
         form = ReasonForm(request.POST if request.method == "POST" else None)
-        form.fields["reason"].help_text = "Such as a ticket's number. The tenant sees it, in its audit log."
+        form.fields["reason"].help_text = _("Such as a ticket's number. The tenant sees it, in its audit log.")
         if not form.is_valid():
             explained = [
-                f"You see the pages of {tenant.name} as an owner does, for an hour.",
-                "You change nothing, and no secret is shown to you.",
-                "The tenant sees in its audit log that you looked, why, and at which pages.",
+                _("You see the pages of %(tenant)s as an owner does, for an hour.") % {"tenant": tenant.name},
+                _("You change nothing, and no secret is shown to you."),
+                _("The tenant sees in its audit log that you looked, why, and at which pages."),
             ]
-            return self._ask(request, "Look as support", tenant, explained=explained, form=form)
+            return self._ask(request, _("Look as support"), tenant, explained=explained, form=form)
         support.begin(request, tenant, reason=form.cleaned_data["reason"])
         return redirect(pages)
 
@@ -206,7 +207,7 @@ class TenantAdmin(WishAdmin):
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         context["may_look"] = self.has_support_permission(request)
         if kwargs.get("obj"):
-            context.update(title=f"Tenant {kwargs['obj'].slug}", subtitle=None)
+            context.update(title=_("Tenant %(slug)s") % {"slug": kwargs["obj"].slug}, subtitle=None)
         return super().render_change_form(request, context, *args, **kwargs)
 
 
@@ -226,16 +227,42 @@ def _off(tenant: Tenant) -> int:
 
 def _others(number: int) -> str:
     """What was off for a reason of its own."""
-    stays = "stays" if number == 1 else "stay"
-    return f"{_are(number)} off for another reason, and {stays} off." if number else ""
+    told = ngettext(
+        "%(number)s subscription is off for another reason, and stays off.",
+        "%(number)s subscriptions are off for another reason, and stay off.",
+        number,
+    )
+    return told % {"number": intcomma(number)} if number else ""
 
 
-def _are(count: int) -> str:
-    return f"{_subscriptions(count)} {'is' if count == 1 else 'are'}"
+def _are_turned_off(number: int) -> str:
+    told = ngettext(
+        "%(number)s subscription is turned off with it.", "%(number)s subscriptions are turned off with it.", number
+    )
+    return told % {"number": intcomma(number)}
 
 
-def _subscriptions(count: int) -> str:
-    return "1 subscription" if count == 1 else f"{count} subscriptions"
+def _are_turned_on(number: int) -> str:
+    told = ngettext(
+        "%(number)s subscription is turned on with it, and what waits is sent now.",
+        "%(number)s subscriptions are turned on with it, and what waits is sent now.",
+        number,
+    )
+    return told % {"number": intcomma(number)}
+
+
+def _turned_off(number: int) -> str:
+    told = ngettext(
+        "Turned off, with %(number)s subscription: what happens from now on is not sent.",
+        "Turned off, with %(number)s subscriptions: what happens from now on is not sent.",
+        number,
+    )
+    return told % {"number": intcomma(number)}
+
+
+def _turned_on(number: int) -> str:
+    told = ngettext("Turned on, with %(number)s subscription.", "Turned on, with %(number)s subscriptions.", number)
+    return told % {"number": intcomma(number)}
 
 
 def _operator(request: HttpRequest) -> Actor:

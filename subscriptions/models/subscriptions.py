@@ -68,7 +68,7 @@ class Subscription(Wish):
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(HIGHEST_RATE)],
-        help_text="Requests per second at most; empty: as many as there are.",
+        help_text=_("Requests per second at most; empty: as many as there are."),
     )
 
     objects = SubscriptionQuerySet.as_manager()
@@ -179,7 +179,7 @@ class Topic(Wish):
         max_length=200,
         validators=[
             RegexValidator(
-                rf"^({TOPIC_PATTERN.pattern})\Z", "Write a topic such as shop.order.updated, shop.order.* or *."
+                rf"^({TOPIC_PATTERN.pattern})\Z", _("Write a topic such as shop.order.updated, shop.order.* or *.")
             )
         ],
     )
@@ -197,7 +197,8 @@ class Topic(Wish):
 
     def clean(self) -> None:
         if self.field and not self.name.endswith(UPDATED):
-            raise ValidationError({"field": f"Only topics that end in {UPDATED} have changed fields."})
+            told = _("Only topics that end in %(updated)s have changed fields.")
+            raise ValidationError({"field": told % {"updated": UPDATED}})
 
 
 class SecretQuerySet(models.QuerySet["Secret"]):

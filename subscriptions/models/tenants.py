@@ -26,7 +26,7 @@ class Tenant(Wish):
         unique=True,
         null=True,
         blank=True,
-        help_text="How the host project knows this tenant, such as its own primary key.",
+        help_text=_("How the host project knows this tenant, such as its own primary key."),
     )
     created_at = models.DateTimeField(auto_now_add=True)
     # Turned off by the operator; its subscriptions are, too.

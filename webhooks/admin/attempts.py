@@ -7,6 +7,8 @@ from django.db.models import Q
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from subscriptions.admin.shown import below, clipped, moment
 from subscriptions.models import Subscription
@@ -35,29 +37,34 @@ class AttemptAdmin(TrafficAdmin):
     list_filter = (OutcomeFilter, ReasonFilter, AttemptAgeFilter, AttemptTenantFilter, AttemptTopicFilter)
     list_select_related = ("delivery", "delivery__event")
     search_fields = ("id",)
-    search_help_text = (
+    search_help_text = gettext_lazy(
         "An attempt's or a delivery's number, an event's id or webhook-id, or a part of the subscription's URL."
     )
     ordering = ("-id",)
 
-    @admin.display(description="outcome")
+    @admin.display(description=gettext_lazy("outcome"))
     def shown_outcome(self, attempt: Attempt) -> SafeString:
         return below(shown.outcome(attempt), shown.duration(attempt.duration_ms))
 
-    @admin.display(description="what came back")
+    @admin.display(description=gettext_lazy("what came back"))
     def sentence(self, attempt: Attempt) -> str:
         return reasons.sentence(attempt)
 
-    @admin.display(description="delivery")
+    @admin.display(description=gettext_lazy("delivery"))
     def shown_delivery(self, attempt: Attempt) -> SafeString:
         page = reverse("admin:webhooks_delivery_change", args=[attempt.delivery_id])
-        link = format_html('<a href="{}">{}</a>, attempt {}', page, attempt.delivery_id, attempt.number)
+        link = format_html('<a href="{}">{}</a>', page, attempt.delivery_id)
+        link = format_html(_("{}, attempt {}"), link, attempt.number)
         return below(link, clipped(attempt.delivery.event.topic))
 
-    @admin.display(description="started")
+    @admin.display(description=gettext_lazy("started"))
     def shown_started(self, attempt: Attempt) -> SafeString | str:
         started = moment(attempt.started_at)
-        return below(started, clipped(f"by {attempt.triggered_by}")) if attempt.triggered_by else started
+        return (
+            below(started, clipped(_("by %(who)s") % {"who": attempt.triggered_by}))
+            if attempt.triggered_by
+            else started
+        )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Attempt]:
         unread = ("request_headers", "response_headers", "response_body", "delivery__event__body")

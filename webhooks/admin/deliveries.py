@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.humanize.templatetags.humanize import intcomma
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Count, Max, Q
@@ -17,6 +18,8 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.timesince import timeuntil
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST
 
 from subscriptions.admin.filters import TenantFilter
@@ -35,12 +38,16 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse
     from django.utils.safestring import SafeString
+    from django_stubs_ext import StrPromise
 
     from subscriptions.trail import Actor
 
 # The newest attempts that a delivery's page shows; the list has them all.
 ATTEMPTS_SHOWN = 20
 LARGEST_ID = 2**63 - 1
+# Why some are left alone.
+HELD = gettext_lazy("what a worker is sending right now")
+ENDED = gettext_lazy("what is at its end, or being sent right now")
 
 
 def event_id(text: str) -> uuid.UUID | None:
@@ -64,36 +71,39 @@ class DeliveryAdmin(TrafficAdmin):
     list_filter = ("status", LastReasonFilter, AgeFilter, TenantFilter, DeliveryTopicFilter)
     list_select_related = ("event", "tenant", "subscription")
     search_fields = ("id",)
-    search_help_text = "A delivery's number, an event's id or webhook-id, or a part of the subscription's URL."
+    search_help_text = gettext_lazy(
+        "A delivery's number, an event's id or webhook-id, or a part of the subscription's URL."
+    )
     ordering = ("-id",)
     actions = ("replay_selected", "cancel_selected")
     change_list_template = "admin/webhooks/delivery/change_list.html"
     change_form_template = "admin/webhooks/delivery/change_form.html"
 
-    @admin.display(description="status")
+    @admin.display(description=gettext_lazy("status"))
     def shown_status(self, delivery: Delivery) -> SafeString:
         return below(shown.status(delivery), self._progress(delivery))
 
     def _progress(self, delivery: Delivery) -> str:
         if delivery.status not in Delivery.OPEN or delivery.next_attempt_at is None:
-            return "1 attempt" if delivery.attempt_count == 1 else f"{delivery.attempt_count} attempts"
+            told = ngettext("%(number)s attempt", "%(number)s attempts", delivery.attempt_count)
+            return told % {"number": intcomma(delivery.attempt_count)}
         if not delivery.subscription.enabled:
-            return "subscription off"
+            return _("subscription off")
         if delivery.next_attempt_at <= timezone.now():
-            return "now"
-        return f"in {timeuntil(delivery.next_attempt_at, depth=1)}"
+            return _("now")
+        return _("in %(span)s") % {"span": timeuntil(delivery.next_attempt_at, depth=1)}
 
-    @admin.display
+    @admin.display(description=gettext_lazy("topic"))
     def topic(self, delivery: Delivery) -> SafeString:
         return below(clipped(delivery.event.topic), clipped(delivery.tenant.slug))
 
-    @admin.display(description="subscription")
+    @admin.display(description=gettext_lazy("subscription"))
     def target(self, delivery: Delivery) -> SafeString:
         subscription = delivery.subscription
         url = clipped(subscription.url)
         return below(clipped(subscription.name), url) if subscription.name else url
 
-    @admin.display(description="created")
+    @admin.display(description=gettext_lazy("created"))
     def shown_created(self, delivery: Delivery) -> SafeString | str:
         return moment(delivery.created_at)
 
@@ -121,11 +131,11 @@ class DeliveryAdmin(TrafficAdmin):
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("webhooks.cancel_delivery")
 
-    @admin.action(description="Replay selected", permissions=["replay"])
+    @admin.action(description=gettext_lazy("Replay selected"), permissions=["replay"])
     def replay_selected(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
         self._replay(request, queryset)
 
-    @admin.action(description="Cancel selected", permissions=["cancel"])
+    @admin.action(description=gettext_lazy("Cancel selected"), permissions=["cancel"])
     def cancel_selected(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
         self._cancel(request, queryset)
 
@@ -135,12 +145,12 @@ class DeliveryAdmin(TrafficAdmin):
             free = _free(queryset)
             done = deliveries.replay(Delivery.objects.filter(pk__in=free), by=request.user.get_username())
             _note(request, AuditEntry.Action.DELIVERY_REPLAYED, free.values())
-        self._report(request, chosen, done, "will be sent again", "what a worker is sending right now")
+        self._report(request, _will_be_sent(done), done=done, left=chosen - done, exempt=HELD)
 
     def _replay_all(self, request: HttpRequest, matching: QuerySet[Delivery], *, filters: list[str]) -> None:
         chosen = matching.count()
         done = deeds.replay_all(matching, _operator(request), name=request.user.get_username(), filters=filters)
-        self._report(request, chosen, done, "will be sent again", "what a worker is sending right now")
+        self._report(request, _will_be_sent(done), done=done, left=chosen - done, exempt=HELD)
 
     def _cancel(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
         chosen = queryset.count()
@@ -149,12 +159,15 @@ class DeliveryAdmin(TrafficAdmin):
             done = deliveries.cancel(Delivery.objects.filter(pk__in=free))
             _note(request, AuditEntry.Action.DELIVERY_CANCELLED, free.values())
             for delivery in free.values():
-                self.log_change(request, delivery, "Cancelled.")
-        self._report(request, chosen, done, "cancelled", "what is at its end, or being sent right now")
+                self.log_change(request, delivery, _("Cancelled."))
+        self._report(request, _are_cancelled(done), done=done, left=chosen - done, exempt=ENDED)
 
-    def _report(self, request: HttpRequest, chosen: int, done: int, what: str, exempt: str) -> None:
-        left = f" {_deliveries(chosen - done)} left alone: {exempt}." if done < chosen else ""
-        told = f"{_deliveries(done) if done else 'No delivery'} {what}.{left}"
+    def _report(self, request: HttpRequest, told: str, *, done: int, left: int, exempt: StrPromise) -> None:
+        if left > 0:
+            alone = ngettext(
+                "%(number)s delivery left alone: %(why)s.", "%(number)s deliveries left alone: %(why)s.", left
+            )
+            told = f"{told} {alone % {'number': intcomma(left), 'why': exempt}}"
         self.message_user(request, told, messages.SUCCESS if done else messages.WARNING)
 
     # --- pages --------------------------------------------------------------
@@ -191,7 +204,7 @@ class DeliveryAdmin(TrafficAdmin):
         try:
             changelist = self.get_changelist_instance(request)
         except IncorrectLookupParameters:
-            self.message_user(request, "These filters are not known; nothing was replayed.", messages.ERROR)
+            self.message_user(request, _("These filters are not known; nothing was replayed."), messages.ERROR)
             return redirect("admin:webhooks_delivery_changelist")
         listed = reverse("admin:webhooks_delivery_changelist") + changelist.get_query_string()
         matching = changelist.queryset.order_by()
@@ -211,7 +224,7 @@ class DeliveryAdmin(TrafficAdmin):
         counts["all"] = found["all"] - found["in_flight"]
         context = {
             **self.admin_site.each_context(request),
-            "title": "Replay all that match",
+            "title": _("Replay all that match"),
             "opts": self.opts,
             "filters": filters_in_words(changelist),
             "listed": listed,
@@ -234,7 +247,7 @@ class DeliveryAdmin(TrafficAdmin):
         last = timeline[-1].attempt.number if timeline else 1
         is_open = row.status in Delivery.OPEN
         return {
-            "title": f"Delivery {row.pk}",
+            "title": _("Delivery %(number)s") % {"number": row.pk},
             "subtitle": None,
             "delivery": row,
             "status": shown.status(row),
@@ -296,13 +309,15 @@ class Shown:
     @property
     def unsent(self) -> str:
         if self.attempt.reason == Attempt.Reason.LOST:
-            return "Whether it was sent is not known."
-        return "Nothing was sent." if self.attempt.ended_at else "It is on its way."
+            return _("Whether it was sent is not known.")
+        return _("Nothing was sent.") if self.attempt.ended_at else _("It is on its way.")
 
     @property
     def cut(self) -> str:
         """By what was kept: the limit may have been another one then."""
-        return f"cut after {shown.size(len(self.attempt.response_body))}" if self.attempt.response_cut else ""
+        if not self.attempt.response_cut:
+            return ""
+        return _("The body was cut after %(size)s.") % {"size": shown.size(len(self.attempt.response_body))}
 
 
 def _free(queryset: QuerySet[Delivery]) -> dict[int, Delivery]:
@@ -324,4 +339,18 @@ def _operator(request: HttpRequest) -> Actor:
 
 
 def _deliveries(count: int) -> str:
-    return "1 delivery" if count == 1 else f"{count:,} deliveries"
+    return ngettext("%(number)s delivery", "%(number)s deliveries", count) % {"number": intcomma(count)}
+
+
+def _will_be_sent(number: int) -> str:
+    if not number:
+        return _("No delivery will be sent again.")
+    told = ngettext("%(number)s delivery will be sent again.", "%(number)s deliveries will be sent again.", number)
+    return told % {"number": intcomma(number)}
+
+
+def _are_cancelled(number: int) -> str:
+    if not number:
+        return _("No delivery cancelled.")
+    told = ngettext("%(number)s delivery cancelled.", "%(number)s deliveries cancelled.", number)
+    return told % {"number": intcomma(number)}

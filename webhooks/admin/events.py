@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.db.models import Count
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from subscriptions.admin.filters import TenantFilter
 from subscriptions.admin.shown import below, clipped, moment
@@ -29,20 +31,20 @@ class EventAdmin(TrafficAdmin):
     list_filter = (ProgressFilter, AgeFilter, TenantFilter, TopicFilter)
     list_select_related = ("tenant",)
     search_fields = ("id",)
-    search_help_text = "An event's id or webhook-id, or a topic."
+    search_help_text = gettext_lazy("An event's id or webhook-id, or a topic.")
     # Both indexes that begin a list by tenant or by age have this order.
     ordering = ("-created_at",)
     change_form_template = "admin/webhooks/event/change_form.html"
 
-    @admin.display
+    @admin.display(description=gettext_lazy("event"))
     def event(self, event: Event) -> SafeString:
         return below(clipped(event.topic), event.webhook_id)
 
-    @admin.display(description="tenant")
+    @admin.display(description=gettext_lazy("tenant"))
     def shown_tenant(self, event: Event) -> SafeString:
         return clipped(_tenant(event))
 
-    @admin.display(description="progress, created")
+    @admin.display(description=gettext_lazy("progress, created"))
     def shown_progress(self, event: Event) -> SafeString:
         return below(shown.progress(event), moment(event.created_at))
 
@@ -63,7 +65,7 @@ class EventAdmin(TrafficAdmin):
         deliveries = row.deliveries.select_related("subscription", "tenant").order_by("-id")[:DELIVERIES_SHOWN]
         body = bytes(row.body)
         return {
-            "title": f"Event {row.webhook_id}",
+            "title": _("Event %(id)s") % {"id": row.webhook_id},
             "subtitle": None,
             "event": row,
             "tenant": _tenant(row),
@@ -83,9 +85,9 @@ class EventAdmin(TrafficAdmin):
 def _tenant(event: Event) -> str:
     """An event that tells of its tenant's own end outlives it."""
     if event.tenant_id is None:
-        return "every tenant"
+        return _("every tenant")
     try:
         tenant = event.tenant
     except Tenant.DoesNotExist:
         tenant = None
-    return tenant.slug if tenant else f"tenant {event.tenant_id}, deleted"
+    return tenant.slug if tenant else _("tenant %(number)s, deleted") % {"number": event.tenant_id}

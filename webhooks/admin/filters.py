@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
+from django.utils.translation import gettext_lazy
 
 from subscriptions import catalog
 from subscriptions.admin.filters import TenantFilter, TypedFilter
+from webhooks.admin import shown
 from webhooks.models import Attempt, Delivery, Event
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
     from django.http import HttpRequest
+    from django_stubs_ext import StrPromise
 
 
 class AttemptTenantFilter(TenantFilter):
@@ -25,7 +28,7 @@ class AttemptTenantFilter(TenantFilter):
 class TopicFilter(TypedFilter):
     """An exact topic, or all that begin like `shop.order.*`."""
 
-    title = "topic"
+    title = gettext_lazy("topic")
     placeholder = "shop.order.*"
     parameter_name = "topic"
     path = "topic"
@@ -51,13 +54,18 @@ class AttemptTopicFilter(TopicFilter):
 
 
 class AgeFilter(admin.SimpleListFilter):
-    title = "age"
+    title = gettext_lazy("age")
     parameter_name = "age"
     path = "created_at"
     spans = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(weeks=1)}
+    names = {
+        "hour": gettext_lazy("last hour"),
+        "day": gettext_lazy("last day"),
+        "week": gettext_lazy("last week"),
+    }
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, f"last {name}") for name in self.spans]
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, StrPromise]]:
+        return [*self.names.items()]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
         span = self.spans.get(self.value() or "")
@@ -71,11 +79,11 @@ class AttemptAgeFilter(AgeFilter):
 class LastReasonFilter(admin.SimpleListFilter):
     """Deliveries by why their last attempt failed."""
 
-    title = "reason"
+    title = gettext_lazy("reason")
     parameter_name = "reason"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [(reason.value, reason.value.replace("_", " ")) for reason in Attempt.Reason]
+        return [(reason.value, shown.REASONS[reason]) for reason in Attempt.Reason]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> QuerySet[Delivery] | None:
         if not self.value():
@@ -92,11 +100,15 @@ class ReasonFilter(LastReasonFilter):
 
 
 class OutcomeFilter(admin.SimpleListFilter):
-    title = "outcome"
+    title = gettext_lazy("outcome")
     parameter_name = "outcome"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("delivered", "delivered"), ("failed", "failed"), ("open", "in flight")]
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, StrPromise]]:
+        return [
+            ("delivered", gettext_lazy("delivered")),
+            ("failed", gettext_lazy("failed")),
+            ("open", gettext_lazy("in flight")),
+        ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Attempt]) -> QuerySet[Attempt] | None:
         match self.value():
@@ -110,11 +122,15 @@ class OutcomeFilter(admin.SimpleListFilter):
 
 
 class ProgressFilter(admin.SimpleListFilter):
-    title = "progress"
+    title = gettext_lazy("progress")
     parameter_name = "progress"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("waiting", "waiting"), ("fanned-out", "fanned out"), ("refused", "refused")]
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, StrPromise]]:
+        return [
+            ("waiting", gettext_lazy("waiting")),
+            ("fanned-out", gettext_lazy("fanned out")),
+            ("refused", gettext_lazy("refused")),
+        ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Event]) -> QuerySet[Event] | None:
         match self.value():

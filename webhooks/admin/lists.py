@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
 
 from subscriptions.admin.wishes import BoundedPaginator, PlainList
 
@@ -44,7 +46,7 @@ class TrafficAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return PlainList
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        title = {"title": str(self.opts.verbose_name_plural).capitalize()}
+        title = {"title": capfirst(str(self.opts.verbose_name_plural))}
         return super().changelist_view(request, {**title, **(extra_context or {})})
 
     def facts(self, request: HttpRequest, row: Any) -> dict[str, Any]:
@@ -71,5 +73,5 @@ def filters_in_words(changelist: ChangeList) -> list[str]:
         if name not in chosen:
             words.append(f"{name.partition('__')[0]}: {value}")
     if changelist.query:
-        words.append(f"search: {changelist.query}")
+        words.append(_("search: %(words)s") % {"words": changelist.query})
     return words

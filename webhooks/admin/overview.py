@@ -58,7 +58,7 @@ class OverviewAdmin(TrafficAdmin):
         context = {
             **self.admin_site.each_context(request),
             **summary(),
-            "title": "Overview",
+            "title": _("Overview"),
             "opts": self.opts,
             "media": self.media,
             "failing": operations.failing()[:ROWS_SHOWN],

@@ -3,10 +3,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
+from django.contrib.humanize.templatetags.humanize import intcomma
 from django.core.exceptions import PermissionDenied
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import URLPattern, path
 from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from subscriptions.admin.filters import TenantFilter
@@ -24,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class GoingFilter(admin.SimpleListFilter):
-    title = "state"
+    title = gettext_lazy("state")
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("queuing", "being queued"), ("queued", "queued"), ("cancelled", "cancelled")]
+        return [("queuing", _("being queued")), ("queued", _("queued")), ("cancelled", _("cancelled"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
         match self.value():
@@ -49,24 +52,24 @@ class ReplayAdmin(TrafficAdmin):
     list_filter = (GoingFilter, "kind", TenantFilter)
     list_select_related = ("tenant", "subscription")
     search_fields = ("id",)
-    search_help_text = "A replay's number."
+    search_help_text = gettext_lazy("A replay's number.")
     ordering = ("-id",)
     change_form_template = "admin/webhooks/replay/change_form.html"
 
-    @admin.display(description="state")
+    @admin.display(description=gettext_lazy("state"))
     def shown_state(self, replay: Replay) -> SafeString:
-        return below(_state(replay), f"{replay.queued:,} queued")
+        return below(_state(replay), _("%(number)s queued") % {"number": intcomma(replay.queued)})
 
-    @admin.display(description="of")
+    @admin.display(description=gettext_lazy("of"))
     def shown_kind(self, replay: Replay) -> SafeString:
-        what = clipped(replay.subscription or "every subscription")
+        what = clipped(replay.subscription or _("every subscription"))
         return below(format_html("{}: {}", replay.get_kind_display(), what), clipped(replay.tenant.slug))
 
-    @admin.display(description="by")
+    @admin.display(description=gettext_lazy("by"))
     def shown_by(self, replay: Replay) -> SafeString:
         return clipped(replay.by)
 
-    @admin.display(description="created")
+    @admin.display(description=gettext_lazy("created"))
     def shown_created(self, replay: Replay) -> SafeString | str:
         return moment(replay.created_at)
 
@@ -91,16 +94,16 @@ class ReplayAdmin(TrafficAdmin):
             raise PermissionDenied
         replay = get_object_or_404(Replay, pk=pk)
         if replays.cancel(replay, by=actor_of(request, as_operator=True)):
-            self.log_change(request, replay, "Cancelled.")
-            self.message_user(request, "Cancelled: what is not under way is taken back.", messages.SUCCESS)
+            self.log_change(request, replay, _("Cancelled."))
+            self.message_user(request, _("Cancelled: what is not under way is taken back."), messages.SUCCESS)
         else:
-            self.message_user(request, "It is too late for that.", messages.WARNING)
+            self.message_user(request, _("It is too late for that."), messages.WARNING)
         return redirect("admin:webhooks_replay_change", pk)
 
     def facts(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
         progress = replays.progress(row)
         return {
-            "title": f"Replay {row.pk}",
+            "title": _("Replay %(number)s") % {"number": row.pk},
             "subtitle": None,
             "replay": row,
             "state": _state(row),
@@ -116,7 +119,7 @@ class ReplayAdmin(TrafficAdmin):
 
 def _state(replay: Replay) -> SafeString:
     if replay.cancelled_at is not None:
-        return state("cancelled", "⊘", "cancelled")
+        return state("cancelled", "⊘", _("cancelled"))
     if replay.settled_at is None:
-        return state("pending", "○", "being queued")
-    return state("delivered", "✓", "queued")
+        return state("pending", "○", _("being queued"))
+    return state("delivered", "✓", _("queued"))

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django.utils.formats import number_format
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
 from subscriptions.admin.shown import NOTHING, state
 from webhooks.models import Attempt, Delivery, Event
 from webhooks.readable import body_text, header_text, pretty, size
@@ -21,6 +25,21 @@ ICONS = {
     Delivery.Status.CANCELLED: "⊘",
 }
 
+# In a word, for lists; `reasons` says it in a sentence.
+REASONS = {
+    Attempt.Reason.DNS: gettext_lazy("no such host"),
+    Attempt.Reason.REFUSED_ADDRESS: gettext_lazy("refused address"),
+    Attempt.Reason.CONNECT: gettext_lazy("no connection"),
+    Attempt.Reason.TLS: gettext_lazy("TLS"),
+    Attempt.Reason.TIMEOUT: gettext_lazy("timeout"),
+    Attempt.Reason.PROTOCOL: gettext_lazy("not HTTP"),
+    Attempt.Reason.STATUS: gettext_lazy("status"),
+    Attempt.Reason.TOO_LARGE: gettext_lazy("too large"),
+    Attempt.Reason.UNSENDABLE: gettext_lazy("unsendable"),
+    Attempt.Reason.LOST: gettext_lazy("lost"),
+}
+SECOND = 1_000
+
 
 def status(delivery: Delivery) -> SafeString:
     return state(delivery.status, ICONS[Delivery.Status(delivery.status)], delivery.get_status_display().lower())
@@ -28,22 +47,23 @@ def status(delivery: Delivery) -> SafeString:
 
 def outcome(attempt: Attempt) -> SafeString:
     if attempt.delivered:
-        return state("delivered", "✓", "delivered")
+        return state("delivered", "✓", _("delivered"))
     if attempt.reason:
-        return state("failed", "✕", attempt.reason.replace("_", " "))
-    return state("pending", "○", "in flight")
+        return state("failed", "✕", str(REASONS[Attempt.Reason(attempt.reason)]))
+    return state("pending", "○", _("in flight"))
 
 
 def progress(event: Event) -> SafeString:
     if event.error:
-        return state("failed", "✕", "refused")
+        return state("failed", "✕", _("refused"))
     if event.fanned_out_at is None:
-        return state("pending", "○", "waiting")
-    return state("delivered", "✓", "fanned out")
+        return state("pending", "○", _("waiting"))
+    return state("delivered", "✓", _("fanned out"))
 
 
 def duration(milliseconds: int | None) -> str:
     if milliseconds is None:
         return NOTHING
-    seconds = milliseconds / 1000
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{milliseconds} ms"
+    if milliseconds < SECOND:
+        return _("%(n)s ms") % {"n": number_format(milliseconds)}
+    return _("%(n)s s") % {"n": number_format(milliseconds / SECOND, 1)}

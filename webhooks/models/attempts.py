@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 from subscriptions.models import Tenant
 from webhooks.models.deliveries import Delivery
@@ -23,16 +24,16 @@ class Attempt(models.Model):
     """
 
     class Reason(models.TextChoices):
-        DNS = "dns", "The name of the host could not be resolved"
-        REFUSED_ADDRESS = "refused_address", "The address is not one we may send to"
-        CONNECT = "connect", "No connection could be made"
-        TLS = "tls", "The certificate or the TLS handshake was refused"
-        TIMEOUT = "timeout", "The receiver did not answer in time"
-        PROTOCOL = "protocol", "What came back is not HTTP"
-        STATUS = "status", "The receiver answered with a status other than 2xx"
-        TOO_LARGE = "too_large", "The answer's headers are too large"
-        UNSENDABLE = "unsendable", "The request could not be built"
-        LOST = "lost", "The worker stopped before the answer was recorded"
+        DNS = "dns", _("The name of the host could not be resolved")
+        REFUSED_ADDRESS = "refused_address", _("The address is not one we may send to")
+        CONNECT = "connect", _("No connection could be made")
+        TLS = "tls", _("The certificate or the TLS handshake was refused")
+        TIMEOUT = "timeout", _("The receiver did not answer in time")
+        PROTOCOL = "protocol", _("What came back is not HTTP")
+        STATUS = "status", _("The receiver answered with a status other than 2xx")
+        TOO_LARGE = "too_large", _("The answer's headers are too large")
+        UNSENDABLE = "unsendable", _("The request could not be built")
+        LOST = "lost", _("The worker stopped before the answer was recorded")
 
     delivery = models.ForeignKey(Delivery, models.CASCADE, related_name="attempts", db_index=False)
     number = models.PositiveIntegerField()

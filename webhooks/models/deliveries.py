@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from subscriptions.models import Subscription, Tenant
 from webhooks.models.events import Event
@@ -43,17 +44,17 @@ class Delivery(models.Model):
     """
 
     class Status(models.TextChoices):
-        PENDING = "pending"
-        RETRYING = "retrying"
-        DELIVERED = "delivered"
-        FAILED = "failed"
-        CANCELLED = "cancelled"
+        PENDING = "pending", _("Pending")
+        RETRYING = "retrying", _("Retrying")
+        DELIVERED = "delivered", _("Delivered")
+        FAILED = "failed", _("Failed")
+        CANCELLED = "cancelled", _("Cancelled")
 
     OPEN = (Status.PENDING, Status.RETRYING)
 
     class Trigger(models.TextChoices):
-        SCHEDULE = "schedule"
-        MANUAL = "manual"
+        SCHEDULE = "schedule", _("Schedule")
+        MANUAL = "manual", _("Manual")
 
     # Without an index of its own: `delivery_once` begins with it.
     event = models.ForeignKey(Event, models.CASCADE, related_name="deliveries", db_index=False)
@@ -82,7 +83,7 @@ class Delivery(models.Model):
     objects = DeliveryQuerySet.as_manager()
 
     class Meta:
-        verbose_name_plural = "deliveries"
+        verbose_name_plural = _("deliveries")
         constraints = [models.UniqueConstraint(fields=["event", "subscription"], name="delivery_once")]
         indexes = [
             # The drain: per subscription, what is due. The metrics: how much of which status.
@@ -152,4 +153,4 @@ class Overview(Throttle):
     class Meta:
         proxy = True
         default_permissions = ("view",)
-        verbose_name = verbose_name_plural = "overview"
+        verbose_name = verbose_name_plural = _("overview")

@@ -14,11 +14,13 @@ from subscriptions.models import Tenant
 
 
 def new_event_id() -> uuid.UUID:
-    """A UUID that sorts by time (RFC 9562, version 7): milliseconds, then 74 random bits."""
-    value = int.from_bytes((time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return uuid.UUID(int=value)
+    """A UUID that sorts by time (RFC 9562, version 7, method 3): milliseconds,
+    4,096ths of one, so that one process's ids are in the order in which it
+    made them, and 62 random bits."""
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    part = (rest << 12) // 1_000_000
+    random = int.from_bytes(os.urandom(8), "big") & (1 << 62) - 1
+    return uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | part << 64 | 0x2 << 62 | random)
 
 
 class EventQuerySet(models.QuerySet["Event"]):

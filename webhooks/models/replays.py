@@ -33,7 +33,7 @@ class Replay(models.Model):
 
     tenant = models.ForeignKey(Tenant, models.CASCADE, related_name="replays")
     subscription = models.ForeignKey(
-        Subscription, models.CASCADE, related_name="replays", null=True, blank=True, help_text="Empty: all of them."
+        Subscription, models.CASCADE, related_name="replays", null=True, blank=True, help_text=_("Empty: all of them.")
     )
     kind = models.CharField(max_length=16, choices=Kind)
     # As in the URL of the list of deliveries.
