@@ -11,7 +11,6 @@ import json
 import sys
 import time
 from decimal import Decimal
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench.processes import Process
@@ -42,8 +41,8 @@ class Saver:
         return json.loads(answer)
 
 
-def in_turns(savers: Sequence[Saver], what: str, *, rounds: int, **arguments: Any) -> list[float]:
-    """The median seconds of each saver's blocks; the first round warms up."""
+def in_turns(savers: Sequence[Saver], what: str, *, rounds: int, **arguments: Any) -> list[list[float]]:
+    """The seconds of each saver's blocks, one a round; the first round warms up."""
     blocks: list[list[float]] = [[] for _ in savers]
     for turn in range(rounds + 1):
         # Each goes first as often as the others: who comes after whom matters, too.
@@ -52,7 +51,7 @@ def in_turns(savers: Sequence[Saver], what: str, *, rounds: int, **arguments: An
             seconds = savers[place].ask(what, **arguments)
             if turn:
                 blocks[place].append(seconds)
-    return [median(times) for times in blocks]
+    return blocks
 
 
 # --- in the process itself -----------------------------------------------------

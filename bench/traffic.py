@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from bench.processes import wait_for_number
 from subscriptions import secrets
-from subscriptions.models import Revision, Secret, Subscription, Tenant, Topic
+from subscriptions.models import Membership, Revision, Secret, Subscription, Tenant, Topic
 from webhooks import tasks
 from webhooks.models import Attempt, Delivery, Event, Rollup, Throttle, new_event_id
 
@@ -35,7 +35,7 @@ BODY = (
 )
 BODY += b'{"id":1,"note":"' + b"x" * (1024 - len(BODY) - 20) + b'"}}}'
 TRAFFIC = (Attempt, Delivery, Event)
-WISHES = (Rollup, Throttle, Topic, Secret, Subscription, Tenant)
+WISHES = (Rollup, Throttle, Topic, Secret, Subscription, Membership, Tenant)
 
 
 def account(number: int) -> str:
