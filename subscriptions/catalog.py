@@ -1,4 +1,5 @@
-"""What can be subscribed to: models and their actions, and custom signals.
+"""What can be subscribed to: models and their actions, custom signals, and
+topics that programs publish.
 
 An app registers its models in `<app>/webhooks.py`; the setting
 SIGNALPOST_REGISTER registers by pattern, without code. A wrong registration
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from django.apps import apps
 from django.core.signals import setting_changed
@@ -19,6 +20,7 @@ from django.dispatch import Signal
 from django.utils.module_loading import autodiscover_modules
 
 from subscriptions.conf import conf
+from subscriptions.declared import Declared
 from subscriptions.entries import (
     ACTIONS,
     DEFAULT_ACTIONS,
@@ -34,8 +36,19 @@ from subscriptions.entries import (
     listed,
 )
 from subscriptions.patterns import Pattern, named_by
-from subscriptions.problems import Problem, in_registrations, in_setting, in_signals, is_topic
+from subscriptions.problems import (
+    Problem,
+    in_declared,
+    in_registrations,
+    in_setting,
+    in_signals,
+    is_publishable,
+    is_topic,
+)
 from subscriptions.tenancy import EVERY_TENANT, Rule
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
 
 __all__ = [
     "ACTIONS",
@@ -43,8 +56,11 @@ __all__ = [
     "EVERY_TENANT",
     "OPT_IN",
     "CustomSignal",
+    "Declared",
     "Entry",
     "Problem",
+    "declared",
+    "declared_topic",
     "entries",
     "entry_for",
     "exposed",
@@ -54,10 +70,12 @@ __all__ = [
     "problems",
     "register",
     "register_signal",
+    "register_topic",
     "registered",
     "signals",
     "topics",
     "unregister",
+    "unregister_topic",
     "unregistered",
 ]
 
@@ -81,6 +99,9 @@ _entries: dict[type[Model], Entry] = {}
 # Entries that a pattern made: a registration by code takes their place.
 _by_pattern: set[type[Model]] = set()
 _signals: list[CustomSignal] = []
+_declared: list[Declared] = []
+# Those of them that may be published.
+_publishable: dict[str, Declared] = {}
 
 
 def register(
@@ -125,6 +146,24 @@ def register_signal(
         registered.send(sender=None, custom=custom)
 
 
+def register_topic(
+    name: str, *, schema: Mapping[str, Any] | None = None, description: StrOrPromise = "", example: Any = None
+) -> None:
+    """Let programs publish events of the topic `name`. `schema` is a JSON
+    Schema (2020-12) of their data, which is always an object; `example` is
+    data that fits. The schema holds all that it refers to."""
+    declared = Declared(name, schema, description, example)
+    _declared.append(declared)
+    if is_publishable(name) and not declared.trouble:
+        _publishable.setdefault(name, declared)
+
+
+def unregister_topic(name: str) -> None:
+    """Undo `register_topic`; for tests."""
+    _declared[:] = [each for each in _declared if each.name != name]
+    _publishable.pop(name, None)
+
+
 def unregister(model: type[Model]) -> None:
     """Undo `register`; for tests."""
     _registrations[:] = [each for each in _registrations if each.concrete() is not model]
@@ -166,10 +205,30 @@ def signals() -> list[CustomSignal]:
     return [each for each in _signals if is_topic(each.topic)]
 
 
+def declared() -> list[Declared]:
+    """The topics that programs may publish."""
+    return [each for name in [*_publishable] if (each := declared_topic(name))]
+
+
+def declared_topic(name: str) -> Declared | None:
+    """The one of that name, if programs may publish it; a model's or a
+    signal's topic nobody can forge."""
+    found = _publishable.get(name)
+    if found is None or any(custom.topic == name for custom in _signals) or _is_of_model(name):
+        return None
+    return found
+
+
+def _is_of_model(topic: str) -> bool:
+    label, _dot, action = topic.rpartition(".")
+    return action in ACTIONS and any(entry.label_lower == label for entry in _entries.values())
+
+
 def topics() -> list[str]:
     """Every topic that can be heard, sorted."""
     heard = {topic for entry in _entries.values() for topic in entry.topics()}
     heard.update(custom.topic for custom in signals())
+    heard.update(each.name for each in declared())
     heard.add(DISABLED)
     heard.update(f"{PROJECT}.{action}" for action in conf.project_actions if action in PROJECT_ACTIONS)
     return sorted(heard)
@@ -181,6 +240,11 @@ def problems() -> list[Problem]:
         *in_registrations(_registrations),
         *in_setting(taken={model for model in _entries if model not in _by_pattern}),
         *in_signals([each.topic for each in _signals]),
+        *in_declared(
+            _declared,
+            taken={topic for entry in _entries.values() for topic in entry.topics()}
+            | {each.topic for each in _signals},
+        ),
     ]
 
 

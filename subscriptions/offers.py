@@ -12,11 +12,12 @@ from django.utils.translation import gettext_lazy as _
 from subscriptions import catalog
 from subscriptions.conf import conf
 from subscriptions.entries import ACTIONS, DISABLED, PROJECT, PROJECT_ACTIONS
-from subscriptions.schemas import changing, described, names, schema_of
+from subscriptions.schemas import DATA, changing, described, names, schema_of
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
 
+    from subscriptions.declared import Declared
     from subscriptions.entries import Entry
     from subscriptions.models import Tenant
     from subscriptions.schemas import Described, Schema
@@ -57,9 +58,11 @@ class Offer:
     means: StrOrPromise
     entry: Entry | None = None
     action: str = ""
+    declared: Declared | None = None
 
     def schema(self) -> Schema:
-        return schema_of(self.topic, self.entry, self.action)
+        data = self.declared.embedded(DATA) if self.declared else None
+        return schema_of(self.topic, self.entry, self.action, data=data)
 
     def is_found(self, words: str) -> bool:
         return all(word in f"{self.topic} {self.means}".lower() for word in words.lower().split())
@@ -134,8 +137,9 @@ def columns(shown: list[Group]) -> list[str]:
 
 
 def singles(tenant: Tenant) -> list[Offer]:
-    """Topics that no model stands for: the host's own signals, and ours."""
+    """Topics that no model stands for: the host's own signals, what programs publish, and ours."""
     found = [Offer(custom.topic, "") for custom in catalog.signals()]
+    found.extend(Offer(each.name, each.description, declared=each) for each in catalog.declared())
     found.append(Offer(DISABLED, OWN[DISABLED]))
     if tenant.slug == conf.operator_tenant:
         actions = [action for action in PROJECT_ACTIONS if action in conf.project_actions]

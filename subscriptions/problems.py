@@ -9,7 +9,16 @@ from django.apps import apps
 
 from subscriptions import tenancy
 from subscriptions.conf import conf
-from subscriptions.entries import ACTIONS, EVERY_FIELD, PROJECT_ACTIONS, every_field, is_field, is_own_traffic, listed
+from subscriptions.entries import (
+    ACTIONS,
+    EVERY_FIELD,
+    PROJECT,
+    PROJECT_ACTIONS,
+    every_field,
+    is_field,
+    is_own_traffic,
+    listed,
+)
 from subscriptions.models import TOPIC
 from subscriptions.patterns import ANY, OPTIONS, Pattern, is_readable, named_by, patterns
 
@@ -18,8 +27,12 @@ if TYPE_CHECKING:
 
     from django.db.models import Model
 
+    from subscriptions.declared import Declared
     from subscriptions.entries import Registration
 
+# Topics that only Signalpost itself writes.
+RESERVED = "signalpost."
+PROJECT_TOPICS = frozenset(f"{PROJECT}.{action}" for action in PROJECT_ACTIONS)
 LONGEST_TOPIC = 200  # characters, the width of the column
 
 
@@ -232,3 +245,44 @@ def in_signals(topics: Iterable[Any]) -> Iterator[Problem]:
 
 def is_topic(topic: Any) -> bool:
     return isinstance(topic, str) and len(topic) <= LONGEST_TOPIC and TOPIC.fullmatch(topic) is not None
+
+
+def in_declared(declared: Iterable[Declared], *, taken: Collection[str]) -> Iterator[Problem]:
+    """`taken` are the topics of models and signals, which nobody else may publish."""
+    seen: set[str] = set()
+    for each in declared:
+        if not is_publishable(each.name):
+            yield Problem(
+                "bad-topic",
+                str(each.name),
+                f"{each.name!r} cannot be declared as a topic.",
+                "Write lower-case words joined by dots, such as billing.invoice.paid; those that begin with "
+                f"{RESERVED} are Signalpost's own, and so are {PROJECT}.migrated and its like.",
+            )
+        elif each.name in seen or each.name in taken:
+            yield Problem(
+                "duplicate",
+                each.name,
+                f"{each.name} is declared, and is a topic already.",
+                "Give it a name of its own: what a model or a signal tells of, nobody else may publish.",
+            )
+        elif each.trouble:
+            yield Problem(
+                "bad-schema",
+                each.name,
+                f"The schema of {each.name} is wrong: {each.trouble}.",
+                "Write a JSON Schema (2020-12) of the data, with all that it refers to under $defs.",
+            )
+        elif each.example is not None and (faults := each.faults(each.example)):
+            yield Problem(
+                "bad-example",
+                each.name,
+                f"The example of {each.name} does not fit its schema: {faults[0].pointer or '/'}: {faults[0].text}",
+                "Correct the example, or the schema.",
+            )
+        seen.add(str(each.name))
+
+
+def is_publishable(topic: Any) -> bool:
+    """Whether it may be the name of a topic that programs publish."""
+    return is_topic(topic) and not topic.startswith(RESERVED) and topic not in PROJECT_TOPICS

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Schema = dict[str, Any]
 
+# Where the schema of the data stands in that of the body.
+DATA = "#/properties/data"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # Before the change, or of a row that is just being read: what it holds may be a part.
 PARTIAL_ACTIONS = frozenset({"saving", "initializing", "initialized"})
@@ -94,8 +96,9 @@ class Described:
         return list(self.schema.get("examples", ()))
 
 
-def schema_of(topic: str, entry: Entry | None = None, action: str = "") -> Schema:
-    """Of the body of `topic`; without an entry, of what no model stands for."""
+def schema_of(topic: str, entry: Entry | None = None, action: str = "", *, data: Schema | None = None) -> Schema:
+    """Of the body of `topic`; without an entry, of what no model stands for.
+    `data` is the schema of a topic that was declared with one."""
     tenant: Schema = {"type": ["string", "null"] if entry is not None and entry.tenant is EVERY_TENANT else "string"}
     if entry is None and topic != DISABLED:
         tenant = {"type": ["string", "null"]}
@@ -108,7 +111,7 @@ def schema_of(topic: str, entry: Entry | None = None, action: str = "") -> Schem
             "type": {"const": topic},
             "timestamp": MOMENT,
             "tenant": tenant,
-            "data": _data_of(topic) if entry is None else _data(entry, action),
+            "data": data or (_data_of(topic) if entry is None else _data(entry, action)),
         },
     }
 
@@ -137,11 +140,13 @@ def changing(entry: Entry) -> tuple[str, ...]:
     return tuple(name for name in _columns(entry) if name not in keys)
 
 
-def example(schema: Schema, *, before: bool = False) -> Any:
+def example(schema: Any, *, before: bool = False) -> Any:
     """A value of `schema`; `before`: another one, where there are two."""
+    if not isinstance(schema, dict):  # True: anything
+        return None
     if "const" in schema:
         return schema["const"]
-    if examples := schema.get("examples"):
+    if examples := schema.get("examples") or schema.get("enum"):
         return examples[1 if before and len(examples) > 1 else 0]
     kind = _type(schema)
     if kind == "object":

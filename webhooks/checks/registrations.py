@@ -20,6 +20,8 @@ IDS = {
     "bad-topic": "signalpost.E009",
     "bad-setting": "signalpost.E010",
     "pattern-matches-nothing": "signalpost.E011",
+    "bad-schema": "signalpost.E013",
+    "bad-example": "signalpost.E014",
 }
 SERIALIZER_FAILS = "signalpost.E012"
 
