@@ -1,4 +1,5 @@
-"""Where sign-ins are counted, so that nobody tries a thousand passwords.
+"""Where sign-ins are counted, so that nobody tries a thousand passwords; and
+requests to the API, by key.
 
 In Redis, for all web processes together. While Redis is away each process
 counts by itself, in memory: people sign in all the same, and are limited.
@@ -43,6 +44,9 @@ class Counters(RedisCache):
     def get(self, *args: Any, **kwargs: Any) -> Any:
         return self._ask("get", *args, **kwargs)
 
+    def incr(self, *args: Any, **kwargs: Any) -> Any:
+        return self._ask("incr", *args, **kwargs)
+
     def set(self, *args: Any, **kwargs: Any) -> Any:
         return self._ask("set", *args, **kwargs)
 
@@ -59,5 +63,5 @@ class Counters(RedisCache):
                 return getattr(super(), name)(*args, **kwargs)
             except RedisError as error:
                 Counters.away_until = time.monotonic() + PATIENCE
-                logger.warning("Redis is away, this process counts sign-ins by itself: %s", type(error).__name__)
+                logger.warning("Redis is away, this process counts by itself: %s", type(error).__name__)
         return getattr(self.own, name)(*args, **kwargs)

@@ -16,6 +16,7 @@ urlpatterns = [
     path("account/two-factor/", include("allauth.mfa.urls")),
     path("admin/django-rq/", include("django_rq.urls")),
     path("admin/", admin.site.urls),
+    path("api/v1/", include("webhooks.api.urls")),
     path("", include("webhooks.urls")),
     path("", include("webhooks.pages.urls")),
 ]

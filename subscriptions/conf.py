@@ -6,12 +6,15 @@ README.md says what each one does and what is dangerous about it.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.signals import setting_changed
 
 PREFIX = "SIGNALPOST_"
+# Of API_RATE.
+RATE = re.compile(r"([1-9][0-9]{0,8})/(s|sec|second|min|minute|h|hour)")
 # Of CAPTURE_ERRORS.
 LOG = "log"
 
@@ -45,6 +48,8 @@ DEFAULTS: dict[str, Any] = {
     "ENCRYPTION_KEYS": (),  # newest first; empty: derived from SECRET_KEY
     # Tenants
     "SUBSCRIPTION_LIMIT": 500,  # subscriptions of one tenant
+    # API
+    "API_RATE": "600/min",  # requests of one key; None or "": no limit
     # Operate
     "TRUSTED_PROXIES": 0,  # how many of ours add to X-Forwarded-For
     "METRICS_TOKEN": "",  # that /metrics asks for; empty: staff only
@@ -80,6 +85,7 @@ class Conf:
         allowed_networks: tuple[str, ...]
         encryption_keys: tuple[str, ...]
         subscription_limit: int
+        api_rate: str | None
         trusted_proxies: int
         metrics_token: str
 

@@ -381,6 +381,7 @@ WRONG: dict[str, list[Any]] = {
     "ALLOWED_NETWORKS": ["10.0.0.0/8", ["10.0.0.1/8"], ["example.com"], [7], None],
     "ENCRYPTION_KEYS": ["passphrase", [""], [b"x"], None],
     "SUBSCRIPTION_LIMIT": [0, -1, 1.5, "many"],
+    "API_RATE": [600, "600", "0/min", "600/day", "many"],
     "TRUSTED_PROXIES": [-1, 1.0, True, "1", None],
     "METRICS_TOKEN": ["two words", "a line\n", "ключ", b"token", None],
 }

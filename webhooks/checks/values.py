@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info, Warning, register  # noqa: A004 -- Django's names
 
-from subscriptions.conf import DEFAULTS, PREFIX
+from subscriptions.conf import DEFAULTS, PREFIX, RATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,6 +59,10 @@ def _token(value: Any) -> bool:
     return isinstance(value, str) and value.isprintable() and value.isascii() and " " not in value
 
 
+def _rate(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and (not value or RATE.fullmatch(value) is not None))
+
+
 def _each(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, (list, tuple)) and all(test(item) for item in value)
 
@@ -101,6 +105,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ALLOWED_NETWORKS": (_each(_network), 'a list of networks without host bits, such as ["10.0.0.0/8", "::1/128"]'),
     "ENCRYPTION_KEYS": (_each(_text), "a list of passphrases, the newest first"),
     "SUBSCRIPTION_LIMIT": (_whole(1), "a whole number above 0"),
+    "API_RATE": (_rate, 'requests of a time, such as "600/min", or None'),
     "TRUSTED_PROXIES": (_whole(0), "how many proxies of yours add to X-Forwarded-For: a whole number"),
     "METRICS_TOKEN": (_token, "a text without spaces, or an empty one"),
 }

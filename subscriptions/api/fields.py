@@ -1,0 +1,124 @@
+"""What bodies are read and written by: each value of its JSON type and no
+other, and nothing that is not asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from django.utils.translation import gettext_lazy as _
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
+
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+# What lies further away has no time in some databases, or in some readers' zones.
+YEARS = range(1970, 3000)
+MICROSECONDS = 6  # digits that Python reads
+
+UNKNOWN = _("There is no such field.")
+
+
+class Strict(serializers.Serializer[Any]):
+    """Refuses a field that it does not know, by its name."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        errors: dict[str, Any] = {}
+        try:
+            value = super().to_internal_value(data)
+        except serializers.ValidationError as error:
+            if not isinstance(data, Mapping):
+                raise
+            errors, value = dict(error.detail), {}  # type: ignore[arg-type]
+        known = {name for name, field in self.fields.items() if not field.read_only}
+        errors |= {str(name): [ErrorDetail(str(UNKNOWN), "unknown_field")] for name in data if name not in known}
+        if errors:
+            raise serializers.ValidationError(errors)
+        return value
+
+
+class Nothing(Strict):
+    """The body of a deed that needs none: empty, or {}."""
+
+
+class Text(serializers.CharField):
+    default_error_messages = {"invalid": _("Write a text.")}
+
+    def __init__(self, **kwargs: Any) -> None:
+        # What is kept is what was sent.
+        super().__init__(**{"trim_whitespace": False, **kwargs})
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class Whole(serializers.IntegerField):
+    default_error_messages = {"invalid": _("Write a whole number.")}
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int):
+            self.fail("invalid")
+        return data
+
+
+class Truth(serializers.BooleanField):
+    default_error_messages = {"invalid": _("Write true or false.")}
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid")
+        return data
+
+
+class Choice(serializers.ChoiceField):
+    default_error_messages = {"invalid_choice": _("Choose from: {choices}.")}
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, str) or data not in self.choices:
+            self.fail("invalid_choice", choices=", ".join(map(str, self.choices)))
+        return data
+
+
+class Moment(serializers.DateTimeField):
+    """RFC 3339: with an offset when it comes in, in UTC with milliseconds when it goes out."""
+
+    default_error_messages = {"invalid": _("Write a time such as 2026-11-21T09:30:00Z.")}
+
+    def to_internal_value(self, value: Any) -> datetime:
+        found = moment(value) if isinstance(value, str) else None
+        if found is None:
+            self.fail("invalid", format="RFC 3339")
+        return found
+
+    def to_representation(self, value: Any) -> Any:
+        return rfc3339(value)
+
+
+def moment(text: str) -> datetime | None:
+    """None where it is no time that can be kept."""
+    found = RFC3339.fullmatch(text)
+    if found is None:
+        return None
+    fraction = found[1] or ""
+    shorter = text.upper().replace(fraction, fraction[: 1 + MICROSECONDS], 1)
+    try:
+        when = datetime.fromisoformat(shorter).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return when if when.year in YEARS else None
+
+
+def rfc3339(when: datetime | None) -> str | None:
+    if when is None:
+        return None
+    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def refused(field: str, text: StrOrPromise, code: str = "invalid") -> serializers.ValidationError:
+    return serializers.ValidationError({field: [ErrorDetail(str(text), code)]})
