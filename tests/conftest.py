@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from subscriptions.models import Subscription, Tenant
+    from tests.programs import Api
 
 # No time limit per example: a busy machine is no failure.
 hypothesis_settings.register_profile("signalpost", deadline=None)
@@ -106,6 +107,39 @@ def subscribe() -> Callable[..., Subscription]:
         return subscription
 
     return make
+
+
+@pytest.fixture
+def make_api(db: None) -> Callable[..., Api]:
+    """`make_api(tenant, scopes=["read"], mode="test")`; without a tenant, the operator's."""
+
+    from subscriptions.models import ApiKey
+    from tests.programs import EVERY, Api
+
+    def make(tenant: Tenant | None, *, scopes: list[str] | None = None, name: str = "Program", **fields: Any) -> Api:
+        key = ApiKey(tenant=tenant, name=name, scopes=EVERY if scopes is None else scopes, **fields)
+        value = key.fill()
+        key.save()
+        return Api(value, key)
+
+    return make
+
+
+@pytest.fixture
+def api(tenant: Tenant, make_api: Callable[..., Api]) -> Api:
+    """A key of acme's that may do what a tenant's key may."""
+    return make_api(tenant)
+
+
+@pytest.fixture
+def charlies(make_tenant: Callable[..., Tenant], make_api: Callable[..., Api]) -> Api:
+    """The same of globex's."""
+    return make_api(make_tenant("globex"), name="Charlie's")
+
+
+@pytest.fixture
+def operator(make_api: Callable[..., Api]) -> Api:
+    return make_api(None, scopes=["read", "write", "publish", "operate"], name="Operations")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

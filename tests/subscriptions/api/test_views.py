@@ -8,8 +8,10 @@ import pytest
 from django.test import Client
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from subscriptions.models import Tenant
-    from tests.subscriptions.api.conftest import Api, MakeApi
+    from tests.programs import Api
 
 
 def test_a_key_opens_what_its_tenant_may_see(api: Api) -> None:
@@ -30,7 +32,7 @@ def test_without_a_key_nothing_is_seen(header: str) -> None:
     assert answer.json()["code"] == "unauthorized"
 
 
-def test_a_missing_scope_is_named(tenant: Tenant, make_api: MakeApi) -> None:
+def test_a_missing_scope_is_named(tenant: Tenant, make_api: Callable[..., Api]) -> None:
     answer = make_api(tenant, scopes=["publish"]).get("topics/")
     assert answer.status_code == 403
     assert answer.json()["code"] == "missing_scope"
