@@ -45,6 +45,7 @@ class Parameter:
     schema: dict[str, Any] = field(default_factory=lambda: {"type": "string"})
 
 
+TENANT = Parameter("tenant", gettext_lazy("The tenant's slug; needed with a key of the operator's, and only there."))
 LIMIT = Parameter(
     "limit",
     gettext_lazy("How many to give at most."),

@@ -18,7 +18,6 @@ from django.http import Http404
 from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import BaseRenderer
 from rest_framework.views import APIView
@@ -26,7 +25,8 @@ from rest_framework.views import APIView
 from subscriptions import keys
 from subscriptions.api import problems, reading, throttles
 from subscriptions.api.authenticating import BearerAuthentication, Caller
-from subscriptions.api.paging import Parameter, bad_filter
+from subscriptions.api.describing import Described
+from subscriptions.api.paging import TENANT, Parameter, bad_filter
 from subscriptions.api.problems import Fault, Problem
 from subscriptions.models import ApiKey, Tenant, home
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 Scope = ApiKey.Scope
 READ, WRITE, PUBLISH, OPERATE = Scope.READ, Scope.WRITE, Scope.PUBLISH, Scope.OPERATE
 
-TENANT = Parameter("tenant", gettext_lazy("The tenant's slug; needed with a key of the operator's, and only there."))
 MODE = "Signalpost-Mode"
 
 
@@ -94,6 +93,7 @@ class ApiView(APIView):
     versioning_class = None
     metadata_class = None
     format_kwarg = None
+    schema = Described()
 
     request: Request
 
