@@ -75,6 +75,15 @@ def wanting(event: Event) -> list[Subscription]:
     return [Subscription.objects.get(pk=pk) for _, pk, _ in pairs(event)]
 
 
+def read_by(step: Any) -> Iterator[tuple[str, int]]:
+    """The tables of PostgreSQL's plan, and how many rows of each were looked at."""
+    if "Relation Name" in step:
+        looked_at = step["Actual Rows"] + step.get("Rows Removed by Filter", 0)
+        yield step["Relation Name"], looked_at * step["Actual Loops"]
+    for before in step.get("Plans", ()):
+        yield from read_by(before)
+
+
 class TestNames:
     @pytest.mark.parametrize(
         ("topic", "names"),
@@ -583,6 +592,22 @@ class TestWanting:
             plan = " ".join(str(row[-1]) for row in cursor.fetchall())
         assert "Seq Scan" not in plan
         assert "SCAN" not in plan.replace("SCAN json_each VIRTUAL TABLE", "")
+
+    @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite joins in one way only")
+    def test_only_the_tenants_own_subscriptions_are_read_whatever_the_planner_takes_for_cheaper(
+        self, make_tenant: MakeTenant, subscribe: Subscribe, event: Callable[..., Event]
+    ) -> None:
+        tenants = [make_tenant(f"tenant-{number}") for number in range(20)]
+        for tenant in tenants:
+            subscribe(tenant, UPDATED)
+        query, parameters = matching.wanting([event(tenant=tenants[10])], using="default")
+        with connection.cursor() as cursor:
+            # What statistics from before the tenant joined come to.
+            cursor.execute("SET LOCAL enable_nestloop = off")
+            cursor.execute("SET LOCAL enable_seqscan = off")
+            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}", parameters)
+            ((plan,),) = cursor.fetchall()
+        assert dict(read_by(plan[0]["Plan"]))["subscriptions_subscription"] == 1
 
     def test_nobody_hears_of_a_test_event(
         self, tenant: Tenant, subscribe: Subscribe, event: Callable[..., Event]
