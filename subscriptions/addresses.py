@@ -23,6 +23,8 @@ Network = IPv4Network | IPv6Network
 
 # In the place of a URL: the receiver that is built in, which no network leads to.
 INBOX = "inbox:"
+# And none at all: what would be sent waits to be fetched.
+FEED = "feed:"
 URL_LIMIT = 2000  # characters, the width of the column
 HOST_LIMIT = 253  # RFC 1035
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -113,6 +115,14 @@ class ParsedTarget:
     ip: Address | None
 
 
+def without_values(url: str) -> str:
+    """With what its query asks, and not with what that says."""
+    address, mark, query = url.partition("?")
+    pairs = [pair.partition("=") for pair in re.split("[&;]", query)]
+    # A word alone may be a token, too.
+    return address + mark + "&".join(f"{name}=…" if sign else "…" for name, sign, _value in pairs if name or sign)
+
+
 def parse_networks(networks: Iterable[str | Network]) -> tuple[Network, ...]:
     """`networks` in CIDR notation; ValueError names the first that is wrong."""
     return _parse_networks(tuple(str(network) for network in networks))
@@ -156,11 +166,11 @@ def is_public(address: str | Address, allowed_networks: Iterable[str | Network] 
 
 
 def check_target(url: str, *, allowed_networks: Iterable[str | Network] = ()) -> None:
-    """Whether a subscription may have `url`: what may be sent to, or `INBOX`.
+    """Whether a subscription may have `url`: what may be sent to, `INBOX`, or `FEED`.
 
     Raises RefusedAddress with a sentence for whoever typed it.
     """
-    if url != INBOX:
+    if url not in {INBOX, FEED}:
         check_url(url, allowed_networks=allowed_networks)
 
 

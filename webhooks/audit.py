@@ -28,7 +28,7 @@ from django.utils import timezone
 
 from subscriptions.entries import TEST
 from subscriptions.models import Tenant, home
-from webhooks import deliveries, tasks
+from webhooks import deliveries, horizon, rollups, tasks
 from webhooks.models import Attempt, Delivery, DeliveryQuerySet, Event
 
 if TYPE_CHECKING:
@@ -253,6 +253,7 @@ def _make_missing(page: Page, of: str) -> int:
     columns = "event_id, subscription_id, tenant_id"
     with transaction.atomic(using=page.alias):
         pairs = _pairs(page, of, columns, f"WHERE unknown = 0 LIMIT {PAGE}")
+        horizon.announce(page.alias)
         Delivery.objects.using(page.alias).bulk_create(
             (
                 Delivery(
@@ -384,8 +385,17 @@ def _audit_attempts(page: Page, report: Report, *, repair: bool) -> None:
     report.counts.update({name: found[name] for name in ("attempts", "ended")})
     report.add("attempt_unended", found["gap"], partial(_ids, page.attempts.filter(unended)))
     if repair and found["gap"]:
-        lost = page.attempts.filter(unended).update(ended_at=Now(), reason=Attempt.Reason.LOST)
-        report.repaired("attempt_unended", lost)
+        report.repaired("attempt_unended", _end_as_lost(page, unended))
+
+
+def _end_as_lost(page: Page, unended: Q) -> int:
+    """With the counts of the charts, as when a worker finds one."""
+    with transaction.atomic(using=page.alias):
+        rows = page.attempts.filter(unended).order_by("pk").select_for_update(of=("self",), no_key=True)
+        lost = dict(rows.values_list("pk", "delivery__subscription_id"))
+        Attempt.objects.using(page.alias).filter(pk__in=lost).update(ended_at=Now(), reason=Attempt.Reason.LOST)
+        rollups.add(rollups.count_lost(lost.values(), failed=()), using=page.alias)
+    return len(lost)
 
 
 def _ids(rows: QuerySet[Any]) -> list[str]:

@@ -24,12 +24,12 @@ from django.db.models.functions import Now
 
 from subscriptions.conf import conf
 from subscriptions.models import Subscription, Tenant, home, wishes_leaving
-from webhooks import matching, statements, tallies, tasks, throttles, turns
+from webhooks import horizon, matching, statements, tallies, tasks, throttles, turns
 from webhooks.claims import Claim, claim, forget_secrets, next_due_in, release
 from webhooks.models import Delivery, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from uuid import UUID
 
     from django.db.models import Model, QuerySet
@@ -39,6 +39,7 @@ __all__ = [
     "away",
     "away_from_home",
     "cancel",
+    "carry",
     "claim",
     "due_again",
     "fan_out",
@@ -130,6 +131,8 @@ def _settle(events: Sequence[Event], *, using: str) -> list[Event]:
     """Returns those that were, before it took too long."""
     deadline = time.monotonic() + FAN_OUT_SECONDS
     done: list[Event] = []
+    if events:
+        horizon.announce(using)
     for some in _together(events, using=using):
         _insert_deliveries(some, using=using)
         done += some
@@ -143,22 +146,28 @@ def _settle(events: Sequence[Event], *, using: str) -> list[Event]:
 
 
 def _together(events: Sequence[Event], *, using: str) -> list[list[Event]]:
-    """What one statement does: events that are alike but for whose they are
-    and when, for at most MOST_ROWS subscriptions; or a single one."""
+    """What one statement does: events for at most MOST_ROWS subscriptions, or a
+    single one. In their order, as a feed is read in that of the deliveries."""
     tenants = {event.tenant_id for event in events if event.tenant_id is not None}
     widths = _subscriptions_of(tenants, using=using) if len(events) > 1 else {}
     portions: list[list[Event]] = []
-    growing: dict[Any, tuple[list[Event], int]] = {}
+    room = 0
     for event in events:
-        alike = (event.tenant_id is None, event.topic, *(event.changed or ()))
         width = widths.get(event.tenant_id, 1) if event.tenant_id is not None else MOST_ROWS
-        portion, rows = growing.get(alike, ([], MOST_ROWS))
-        if rows + width > MOST_ROWS:
-            portion, rows = [], 0
-            portions.append(portion)
-        portion.append(event)
-        growing[alike] = (portion, rows + width)
+        if width > room:
+            portions.append([])
+            room = MOST_ROWS
+        portions[-1].append(event)
+        room -= width
     return portions
+
+
+def _alike(events: Sequence[Event]) -> Iterable[list[Event]]:
+    """Those that are alike but for whose they are and when."""
+    found: dict[Any, list[Event]] = {}
+    for event in events:
+        found.setdefault((event.tenant_id is None, event.topic, *(event.changed or ())), []).append(event)
+    return found.values()
 
 
 def _subscriptions_of(tenants: Collection[int], *, using: str) -> dict[int, int]:
@@ -171,7 +180,8 @@ def _subscriptions_of(tenants: Collection[int], *, using: str) -> dict[int, int]
 
 def _insert_deliveries(events: Sequence[Event], *, using: str) -> None:
     """One statement, however many subscriptions; again is harmless."""
-    wanting, parameters = matching.wanting(events, using=using)
+    queries = [matching.wanting(some, using=using) for some in _alike(events)]
+    wanting = " UNION ALL ".join(query for query, _ in queries)
     now = statements.now(using)
     with connections[using].cursor() as cursor:
         cursor.execute(
@@ -181,10 +191,10 @@ def _insert_deliveries(events: Sequence[Event], *, using: str) -> None:
                 (event_id, subscription_id, tenant_id, status, created_at, next_attempt_at,
                  attempt_count, schedule_step, lease, "trigger", triggered_by)
             SELECT event_id, subscription_id, tenant_id, 'pending', {now}, {now}, 0, 0, 0, 'schedule', ''
-            FROM wanting WHERE true
+            FROM wanting WHERE true {"ORDER BY event_id" if len(events) > 1 else ""}
             ON CONFLICT (event_id, subscription_id) DO NOTHING
             """,  # noqa: S608 - made of names of ours
-            parameters,
+            [each for _, parameters in queries for each in parameters],
         )
 
 
@@ -237,7 +247,7 @@ def relay(limit: int = 100) -> int:
         if time.monotonic() < _unreadable_until.get(alias, 0):
             continue
         try:
-            carried += _carry(alias, limit)
+            carried += carry(alias, limit)
         except DatabaseError as error:
             connections[home()].ensure_connection()  # raises where it is home that is away
             if not _usable(home()):
@@ -248,7 +258,7 @@ def relay(limit: int = 100) -> int:
     return carried
 
 
-def _carry(alias: str, limit: int) -> int:
+def carry(alias: str, limit: int) -> int:
     if not Event.objects.using(alias).waiting().exists():
         return 0
     skip_locked = connections[alias].features.has_select_for_update_skip_locked

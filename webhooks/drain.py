@@ -21,7 +21,7 @@ from django.db import DatabaseError, InterfaceError, connections
 
 from subscriptions.conf import conf
 from subscriptions.models import home
-from webhooks import deliveries, inbox, replays, sending, tallies, tasks, turns
+from webhooks import deliveries, feeds, inbox, replays, sending, tallies, tasks, turns
 from webhooks.network import Network
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ class Drain:
             return 0
         try:
             answered = inbox.answer([claim for claim in claims if inbox.takes(claim)])
-            self._submit([claim for claim in claims if not inbox.takes(claim)])
+            answered += feeds.answer([claim for claim in claims if feeds.takes(claim)])
+            self._submit([claim for claim in claims if not (inbox.takes(claim) or feeds.takes(claim))])
         except Exception:
             deliveries.release(claims)
             raise

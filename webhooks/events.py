@@ -3,6 +3,7 @@ alias of the change."""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -56,12 +57,13 @@ def publish(
     live). `timestamp` says when it happened, if that is not now.
 
     Raises ValueError for a topic that is none, an unknown tenant, a naive
-    timestamp, or data that is no JSON object; CaptureError where events on
-    this alias would never be sent.
+    timestamp, or data that is no JSON object, or none that the declared topic
+    takes; CaptureError where events on this alias would never be sent.
     """
     _check_topic(topic)
     if not isinstance(data, dict):
         raise ValueError(f"The data of an event is a dict, not {type(data).__name__}.")
+    _check_data(topic, data)
     if timestamp is not None and timezone.is_naive(timestamp):
         raise ValueError("The timestamp needs a time zone.")
     tenant_id, slug = _named(tenant)
@@ -124,12 +126,12 @@ def write(
     TypeError or ValueError for data that has no JSON.
     """
     _check_alias(using)
-    values = _values(
+    row = row_of(
         topic=topic, tenant_id=tenant_id, tenant_slug=tenant_slug, data=data, changed=changed, timestamp=timestamp
     )
-    coalescing.insert([coalescing.prepared(values, using=using)], using=using)
+    coalescing.insert([coalescing.prepared(row, using=using)], using=using)
     ring_after_commit(using=using)
-    return Event.from_db(using, coalescing.NAMES, values)
+    return Event.from_db(using, coalescing.NAMES, row)
 
 
 def add(
@@ -144,7 +146,7 @@ def add(
     """`write` for many of one transaction: their rows may be inserted together
     as late as its commit. The first never waits: most have no other."""
     _check_alias(using)
-    values = _values(topic=topic, tenant_id=tenant_id, tenant_slug=tenant_slug, data=data, changed=changed)
+    values = row_of(topic=topic, tenant_id=tenant_id, tenant_slug=tenant_slug, data=data, changed=changed)
     row = coalescing.prepared(values, using=using)
     if _is_rung(connections[using]):
         coalescing.add(row, using=using)
@@ -173,7 +175,7 @@ def _is_rung(connection: BaseDatabaseWrapper) -> bool:
     return any(entry[1] is ring for entry in connection.run_on_commit[-NEAR:])
 
 
-def _values(
+def row_of(
     *,
     topic: str,
     tenant_id: int | None,
@@ -182,7 +184,7 @@ def _values(
     changed: Sequence[str] | None = None,
     timestamp: datetime | None = None,
 ) -> tuple[Any, ...]:
-    """Of the columns of an event, in the model's order."""
+    """Of the columns of a new event, in the model's order."""
     moment = datetime.now(tz=UTC) if timestamp is None else timestamp.astimezone(UTC)
     body = dumps({"type": topic, "timestamp": rfc3339(moment), "tenant": tenant_slug, "data": data})
     stored = moment if settings.USE_TZ else timezone.make_naive(moment)
@@ -217,6 +219,16 @@ def _check_topic(topic: str) -> None:
         raise ValueError(f"Topics that begin with {RESERVED} are Signalpost's own.")
 
 
+def _check_data(topic: str, data: dict[str, Any]) -> None:
+    """Against the schema, if it was declared with one: as what it is in JSON."""
+    declared = catalog.declared_topic(topic)
+    if declared is None or declared.schema is None:
+        return
+    if faults := declared.faults(json.loads(dumps(data))):
+        told = "; ".join(f"{fault.pointer or '/'}: {fault.text}" for fault in faults)
+        raise ValueError(f"The data does not fit the schema of {topic}. {told}")
+
+
 def _named(tenant: Tenant | str | None) -> tuple[int | None, str | None]:
     if tenant is None:
         return None, None
@@ -247,7 +259,7 @@ def _of_rows(
         if action == "updated":
             data["changes"] = {}
         slug = None if tenant_id is None else matching.slug_of(tenant_id)
-        yield _values(topic=topic, tenant_id=tenant_id, tenant_slug=slug, data=data, changed=changed)
+        yield row_of(topic=topic, tenant_id=tenant_id, tenant_slug=slug, data=data, changed=changed)
 
 
 def _whose(tenant: Whose) -> tuple[bool, int | None]:

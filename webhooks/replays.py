@@ -29,7 +29,7 @@ from subscriptions.edits import Refused
 from subscriptions.entries import TEST
 from subscriptions.models import AuditEntry, Subscription, Tenant, home
 from subscriptions.trail import note
-from webhooks import deliveries, matching, statements, tallies, tasks, throttles
+from webhooks import deliveries, horizon, matching, statements, tallies, tasks, throttles
 from webhooks.filters import DeliveryFilters
 from webhooks.models import Attempt, Delivery, Event, Replay
 
@@ -182,7 +182,7 @@ def start(
             AuditEntry.Action.REPLAY_STARTED,
             tenant=tenant,
             about=replay,
-            name=str(replay.subscription or ""),
+            name=_of(replay),
             replayed=replay.kind,
             since=replay.since.isoformat() if replay.since else None,
             filters=replay.filters,
@@ -190,6 +190,11 @@ def start(
         )
         transaction.on_commit(tasks.ring, using=alias, robust=True)
     return replay
+
+
+def _of(replay: Replay) -> str:
+    """For the audit log, where no URL stands: its path and its query may be secrets."""
+    return "" if replay.subscription is None else replay.subscription.name or replay.subscription.host
 
 
 def _turn_on(subscription: Subscription, *, by: Actor, enable: bool) -> None:
@@ -212,7 +217,7 @@ def cancel(replay: Replay, *, by: Actor) -> bool:
         if row is None or (row.settled_at and not _untouched(row).exists()):
             return False
         Replay.objects.using(alias).filter(pk=row.pk).update(cancelled_at=Now(), settled_at=None)
-        note(by, AuditEntry.Action.REPLAY_CANCELLED, tenant=row.tenant, about=row, name=str(row.subscription or ""))
+        note(by, AuditEntry.Action.REPLAY_CANCELLED, tenant=row.tenant, about=row, name=_of(row))
         transaction.on_commit(tasks.ring, using=alias, robust=True)
     deadline = time.monotonic() + CANCEL_SECONDS
     while time.monotonic() < deadline and _step(row.pk):
@@ -514,10 +519,11 @@ def _insert(events: list[UUID], replay: Replay) -> int:
             (event_id, subscription_id, tenant_id, status, created_at, next_attempt_at,
              attempt_count, schedule_step, lease, "trigger", triggered_by, replay_id, replayed_from)
         SELECT id, %s, %s, 'pending', {now}, {now}, 0, 0, 0, 'manual', %s, %s, ''
-        FROM webhooks_event WHERE {statements.among("id", using=alias)}
+        FROM webhooks_event WHERE {statements.among("id", using=alias)} ORDER BY created_at, id
         ON CONFLICT (event_id, subscription_id) DO NOTHING
     """  # noqa: S608 - made of names of ours
     keys = statements.keys([key.get_db_prep_value(pk, connection) for pk in events], using=alias)
+    horizon.announce(alias)
     return statements.run(query, [replay.subscription_id, replay.tenant_id, replay.by, replay.pk, keys], using=alias)
 
 

@@ -12,7 +12,7 @@ from subscriptions.edits import Refused
 from subscriptions.entries import TEST
 from subscriptions.models import AuditEntry, Subscription, home
 from subscriptions.trail import note
-from webhooks import events, tallies
+from webhooks import events, horizon, tallies
 from webhooks.models import Delivery, Event
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def send(subscription: Subscription, actor: Actor) -> Delivery:
             using=alias,
         )
         Event.objects.using(alias).filter(pk=event.pk).update(fanned_out_at=Now())
+        horizon.announce(alias)
         delivery = Delivery.objects.using(alias).create(
             event=event,
             subscription=row,

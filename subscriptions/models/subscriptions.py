@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,7 +14,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from subscriptions import addresses, secrets
+from subscriptions import addresses, names, secrets
 from subscriptions.conf import conf
 from subscriptions.models.tenants import Tenant
 from subscriptions.models.wish import Wish, WishQuerySet, home
@@ -89,9 +88,8 @@ class Subscription(Wish):
 
     def clean(self) -> None:
         errors: dict[str, Any] = {}
-        # Controls, and halves of characters, which PostgreSQL takes for none.
-        if any(unicodedata.category(character) in {"Cc", "Cs"} for character in self.name):
-            errors["name"] = _("The name holds an invisible character; leave it out.")
+        if told := names.trouble(self.name):
+            errors["name"] = told
         if self.url:
             try:
                 addresses.check_target(self.url, allowed_networks=conf.allowed_networks)
@@ -119,6 +117,11 @@ class Subscription(Wish):
     def is_inbox(self) -> bool:
         """Sent to the receiver that is built in."""
         return self.url == addresses.INBOX
+
+    @property
+    def is_feed(self) -> bool:
+        """Sent nowhere: its receiver asks for what there is."""
+        return self.url == addresses.FEED
 
     def disable(self, *, reason: str, by: str = DisabledBy.ENGINE) -> bool:
         """Turn off; False where it already was, so that only one of two

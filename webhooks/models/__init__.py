@@ -6,7 +6,9 @@ from webhooks.models.attempts import Attempt, AttemptQuerySet
 from webhooks.models.counts import BUCKETS_MS, Rollup, RollupQuerySet, Tally
 from webhooks.models.deliveries import Delivery, DeliveryQuerySet, Overview, Throttle
 from webhooks.models.events import Event, EventQuerySet, new_event_id
+from webhooks.models.feeds import Bookmark
 from webhooks.models.inbox import KEPT, InboxRequest, InboxRequestQuerySet
+from webhooks.models.receipts import Receipt, ReceiptQuerySet
 from webhooks.models.replays import Replay
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "KEPT",
     "Attempt",
     "AttemptQuerySet",
+    "Bookmark",
     "Delivery",
     "DeliveryQuerySet",
     "Event",
@@ -21,6 +24,8 @@ __all__ = [
     "InboxRequest",
     "InboxRequestQuerySet",
     "Overview",
+    "Receipt",
+    "ReceiptQuerySet",
     "Replay",
     "Rollup",
     "RollupQuerySet",
