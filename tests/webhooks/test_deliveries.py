@@ -443,7 +443,7 @@ class TestRelay:
         monkeypatch.setattr(deliveries, "_unreadable_until", {})
         make_event(tenant, using="other")
         with monkeypatch.context() as patch:
-            patch.setattr(deliveries, "_carry", _refuse)
+            patch.setattr(deliveries, "carry", _refuse)
             connection.ensure_connection()
             assert relay() == 0
             assert relay() == 0
@@ -453,7 +453,7 @@ class TestRelay:
         assert relay() == 1
 
     def test_when_home_is_away_it_is_raised(self, tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(deliveries, "_carry", _refuse)
+        monkeypatch.setattr(deliveries, "carry", _refuse)
         monkeypatch.setattr(deliveries, "_usable", lambda alias: False)
         with pytest.raises(OperationalError):
             relay()
