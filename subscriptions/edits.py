@@ -97,8 +97,7 @@ def change(
     """Make it so, if it still is at the `version` that the asker saw."""
     with transaction.atomic(using=home()):
         row = _locked(subscription)
-        if row.version != version:
-            raise StaleError(row)
+        _check_seen(row, version)
         before = {"name": row.name, "url": row.url, "host": row.host, "rate_limit": row.rate_limit}
         had = {(topic.name, topic.field): topic for topic in row.topics.all()}
         row.name, row.url, row.rate_limit = name.strip(), url, rate_limit
@@ -131,7 +130,7 @@ def delete(subscription: Subscription, actor: Actor) -> None:
             raise Refused(_("The subscription was deleted meanwhile."))
 
 
-def disable(subscription: Subscription, actor: Actor, *, reason: str = "") -> bool:
+def disable(subscription: Subscription, actor: Actor, *, reason: str = "", version: int | None = None) -> bool:
     """Turn off; False where it already was. The operator's word stands over a member's."""
     by = Subscription.DisabledBy.OPERATOR if actor.as_operator else Subscription.DisabledBy.MEMBER
     reason = reason.strip() or _("A member turned it off.")
@@ -139,17 +138,19 @@ def disable(subscription: Subscription, actor: Actor, *, reason: str = "") -> bo
         raise ValidationError({"reason": _("Write at most %(most)s characters.") % {"most": LONGEST_REASON}})
     with transaction.atomic(using=home()):
         row = _locked(subscription)
+        _check_seen(row, version)
         if not row.disable(reason=reason, by=by):
             return False
         note(actor, Action.SUBSCRIPTION_DISABLED, tenant=row.tenant, about=row, reason=reason)
     return True
 
 
-def enable(subscription: Subscription, actor: Actor) -> bool:
+def enable(subscription: Subscription, actor: Actor, *, version: int | None = None) -> bool:
     """Turn on again; False where it already was. Nobody undoes the operator but the operator."""
     with transaction.atomic(using=home()):
         _hold(subscription.tenant_id)
         row = _locked(subscription)
+        _check_seen(row, version)
         if row.enabled:
             return False
         if reason := keeps_off(row, as_operator=actor.as_operator):
@@ -243,6 +244,12 @@ def _locked(subscription: Subscription) -> Subscription:
     if row is None:
         raise Refused(_("The subscription was deleted meanwhile."))
     return row
+
+
+def _check_seen(row: Subscription, version: int | None) -> None:
+    """Under its lock, so that nobody changes it in between."""
+    if version not in {None, row.version}:
+        raise StaleError(row)
 
 
 def _check_new(tenant: Tenant, made_by: UUID) -> None:

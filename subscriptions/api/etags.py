@@ -12,26 +12,28 @@ from subscriptions.api.problems import Problem
 if TYPE_CHECKING:
     from rest_framework.request import Request
 
-TAG = re.compile(r'(?:W/)?"([^"]*)"')
+ANY = re.compile(r'(?:W/)?"([^"]*)"')
+STRONG = re.compile(r'"([0-9]{1,10})"')
 
 
 def tag(version: int) -> str:
     return f'"{version}"'
 
 
-def check_match(request: Request, version: int) -> None:
-    """Raises Problem where If-Match names other versions than this one."""
+def seen(request: Request) -> int | None:
+    """The version that If-Match names, for a deed to compare under its lock;
+    None where any will do. Raises Problem where it can be none of ours."""
     wanted = request.headers.get("If-Match", "").strip()
-    if not wanted or wanted == "*":
-        return
+    if wanted in {"", "*"}:
+        return None
     # A weak one never matches here, as the RFC says.
-    if tag(version) not in [part.strip() for part in wanted.split(",")]:
-        raise Problem(
-            "stale", _("It is at version %(version)s now.") % {"version": version}, headers={"ETag": tag(version)}
-        )
+    found = STRONG.fullmatch(wanted)
+    if found is None:
+        raise Problem("stale", _("If-Match holds no ETag of this. Send one as it was given."))
+    return int(found[1])
 
 
 def is_known(request: Request, version: int) -> bool:
     """Whether If-None-Match names it: 304 is enough."""
     wanted = request.headers.get("If-None-Match", "").strip()
-    return wanted == "*" or str(version) in TAG.findall(wanted)
+    return wanted == "*" or str(version) in ANY.findall(wanted)

@@ -13,6 +13,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
 if TYPE_CHECKING:
+    from django.db.models import Model
     from django_stubs_ext import StrOrPromise
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
@@ -122,3 +123,9 @@ def rfc3339(when: datetime | None) -> str | None:
 
 def refused(field: str, text: StrOrPromise, code: str = "invalid") -> serializers.ValidationError:
     return serializers.ValidationError({field: [ErrorDetail(str(text), code)]})
+
+
+def longest(model: type[Model], name: str) -> int | None:
+    """Of a column, in characters."""
+    length: int | None = getattr(model._meta.get_field(name), "max_length", None)
+    return length

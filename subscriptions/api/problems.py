@@ -51,6 +51,15 @@ CODES: dict[str, Kind] = {
     "bad_text": Kind(400, _("A text holds a NUL character"), _("Leave U+0000 out.")),
     "invalid": Kind(400, _("A value is wrong"), _("Correct what `errors` names.")),
     "unknown_field": Kind(400, _("There is no such field"), _("Leave it out, or correct its name.")),
+    "unknown_topic": Kind(
+        400, _("There is no such topic"), _("Publish a topic that the project has declared; `GET topics/` lists them.")
+    ),
+    "topic_reserved": Kind(
+        400, _("Nobody may publish this topic"), _("Publish a topic that was declared for it: no model's, no signal's.")
+    ),
+    "schema_mismatch": Kind(
+        400, _("The data does not fit the schema"), _("Correct what `errors` names; `GET topics/` has the schema.")
+    ),
     "unknown_parameter": Kind(
         400, _("There is no such parameter"), _("Leave it out of the query, or correct its name.")
     ),
@@ -70,6 +79,9 @@ CODES: dict[str, Kind] = {
     "too_large": Kind(413, _("The body is too large"), _("Send less: 1 MiB at most, 10 MiB in a batch.")),
     "unsupported_media_type": Kind(
         415, _("The body is of another type"), _("Send `Content-Type: application/json`, not compressed.")
+    ),
+    "idempotency_mismatch": Kind(
+        422, _("The key was used for another request"), _("Use a new `Idempotency-Key` for each request.")
     ),
     "throttled": Kind(429, _("Too many requests"), _("Wait for the seconds that `Retry-After` names.")),
     "internal": Kind(500, _("Something broke here"), _("Try again; if it stays, tell the operator when it was.")),

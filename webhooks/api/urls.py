@@ -9,9 +9,10 @@ from django.db import transaction
 from django.urls import Resolver404, path, re_path, resolve
 from django.views.decorators.csrf import csrf_exempt
 
-from subscriptions.api import topics
+from subscriptions.api import audit, keys, people, subscriptions, tenants, topics
 from subscriptions.api.views import NotFound
 from subscriptions.models import home
+from webhooks.api import wishes
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -36,7 +37,26 @@ def elsewhere(request: HttpRequest) -> Any:
 
 
 urlpatterns = [
+    path("tenants/", tenants.TenantList.as_view(), name="tenants"),
+    path("tenants/<slug:slug>/", tenants.TenantDetail.as_view(), name="tenant"),
+    path("tenants/<slug:slug>/disable/", tenants.TenantDisable.as_view(), name="tenant_disable"),
+    path("tenants/<slug:slug>/enable/", tenants.TenantEnable.as_view(), name="tenant_enable"),
+    path("subscriptions/", subscriptions.SubscriptionList.as_view(), name="subscriptions"),
+    path("subscriptions/<int:pk>/", wishes.SubscriptionDetail.as_view(), name="subscription"),
+    path("subscriptions/<int:pk>/enable/", subscriptions.SubscriptionEnable.as_view(), name="subscription_enable"),
+    path("subscriptions/<int:pk>/disable/", subscriptions.SubscriptionDisable.as_view(), name="subscription_disable"),
+    path("subscriptions/<int:pk>/secrets/", subscriptions.SubscriptionSecrets.as_view(), name="secrets"),
+    path("subscriptions/<int:pk>/rotate/", subscriptions.SubscriptionRotate.as_view(), name="secret_rotate"),
     path("topics/", topics.TopicList.as_view(), name="topics"),
-    path("topics/<str:name>/", topics.TopicDetail.as_view(), name="topic"),
+    path("topics/<str:name>/", wishes.TopicDetail.as_view(), name="topic"),
+    path("keys/", keys.KeyList.as_view(), name="keys"),
+    path("keys/<int:pk>/", keys.KeyDetail.as_view(), name="key"),
+    path("keys/<int:pk>/revoke/", keys.KeyRevoke.as_view(), name="key_revoke"),
+    path("members/", people.MemberList.as_view(), name="members"),
+    path("members/<int:pk>/", people.MemberDetail.as_view(), name="member"),
+    path("invitations/", people.InvitationList.as_view(), name="invitations"),
+    path("invitations/<int:pk>/", people.InvitationDetail.as_view(), name="invitation"),
+    path("invitations/<int:pk>/again/", people.InvitationAgain.as_view(), name="invitation_again"),
+    path("audit/", audit.Entries.as_view(), name="audit"),
     re_path("", elsewhere),
 ]
