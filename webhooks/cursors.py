@@ -56,14 +56,22 @@ class Span:
 
 
 def page(
-    tenant: Tenant, filters: DeliveryFilters, *, before: int | None = None, after: int | None = None, size: int = PAGE
+    tenant: Tenant,
+    filters: DeliveryFilters,
+    *,
+    before: int | None = None,
+    after: int | None = None,
+    size: int = PAGE,
+    exact: bool = False,
 ) -> Page:
     """The newest deliveries `before` a key, or the oldest `after` one, of those
-    that the filters match; without either, the newest of all. Bodies stay unread."""
+    that the filters match; without either, the newest of all. Bodies stay unread.
+
+    For people the newest page is full, and has one address; with `exact`, it
+    has what is `after` the key and nothing else."""
     if after is not None:
         found = _forward(tenant, filters, after, size)
-        # The newest page is full, and has one address.
-        return found if found.newer else page(tenant, filters, size=size)
+        return found if found.newer or exact else page(tenant, filters, size=size)
     return _backward(tenant, filters, before, size)
 
 

@@ -12,7 +12,7 @@ from django.views.decorators.csrf import csrf_exempt
 from subscriptions.api import audit, keys, people, subscriptions, tenants, topics
 from subscriptions.api.views import NotFound
 from subscriptions.models import home
-from webhooks.api import wishes
+from webhooks.api import attempts, deliveries, events, feed, inbox, replays, stats, trials, wishes
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -47,6 +47,24 @@ urlpatterns = [
     path("subscriptions/<int:pk>/disable/", subscriptions.SubscriptionDisable.as_view(), name="subscription_disable"),
     path("subscriptions/<int:pk>/secrets/", subscriptions.SubscriptionSecrets.as_view(), name="secrets"),
     path("subscriptions/<int:pk>/rotate/", subscriptions.SubscriptionRotate.as_view(), name="secret_rotate"),
+    path("subscriptions/<int:pk>/test/", trials.SubscriptionTest.as_view(), name="subscription_test"),
+    path("subscriptions/<int:pk>/stats/", stats.SubscriptionStats.as_view(), name="subscription_stats"),
+    path("subscriptions/<int:pk>/feed/", feed.SubscriptionFeed.as_view(), name="feed"),
+    path("stats/", stats.Stats.as_view(), name="stats"),
+    path("events/", events.EventList.as_view(), name="events"),
+    path("events/batch/", events.EventBatch.as_view(), name="event_batch"),
+    path("events/<str:name>/", events.EventDetail.as_view(), name="event"),
+    path("deliveries/", deliveries.DeliveryList.as_view(), name="deliveries"),
+    path("deliveries/<int:pk>/", deliveries.DeliveryDetail.as_view(), name="delivery"),
+    path("deliveries/<int:pk>/replay/", deliveries.DeliveryReplay.as_view(), name="delivery_replay"),
+    path("deliveries/<int:pk>/cancel/", deliveries.DeliveryCancel.as_view(), name="delivery_cancel"),
+    path("deliveries/<int:pk>/attempts/", attempts.AttemptList.as_view(), name="attempts"),
+    path("attempts/<int:pk>/", attempts.AttemptDetail.as_view(), name="attempt"),
+    path("replays/", replays.ReplayList.as_view(), name="replays"),
+    path("replays/count/", replays.ReplayCount.as_view(), name="replay_count"),
+    path("replays/<int:pk>/", replays.ReplayDetail.as_view(), name="replay"),
+    path("replays/<int:pk>/cancel/", replays.ReplayCancel.as_view(), name="replay_cancel"),
+    path("inbox/", inbox.InboxList.as_view(), name="inbox"),
     path("topics/", topics.TopicList.as_view(), name="topics"),
     path("topics/<str:name>/", wishes.TopicDetail.as_view(), name="topic"),
     path("keys/", keys.KeyList.as_view(), name="keys"),
