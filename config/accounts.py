@@ -26,7 +26,7 @@ from django.shortcuts import redirect
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from subscriptions import people
+from subscriptions import names, people
 from subscriptions.edits import Refused
 from subscriptions.founding import found
 from subscriptions.models import Tenant, home
@@ -74,6 +74,7 @@ class CompanyField(forms.CharField):
             max_length=NAME_LENGTH,
             help_text=_("Or team, or project: whose webhooks these are. You can change it later."),
             widget=forms.TextInput(attrs={"autocomplete": "organization"}),
+            validators=[names.check],
             **kwargs,
         )
 
@@ -205,6 +206,11 @@ class Accounts(DefaultAccountAdapter):  # type: ignore[misc]
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         return open_for_sign_up(request)
+
+    def clean_email(self, email: str) -> str:
+        names.check(email)
+        cleaned: str = super().clean_email(email)
+        return cleaned
 
     def populate_username(self, request: HttpRequest, user: User) -> None:
         """The address, so that the database lets only one of two equal sign-ups through."""

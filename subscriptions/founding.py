@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils.crypto import get_random_string
 from django.utils.text import slugify
 
+from subscriptions import names
 from subscriptions.conf import conf
 from subscriptions.models import AuditEntry, Membership, Role, Tenant, home
 from subscriptions.trail import note
@@ -25,6 +27,8 @@ TRIES = 8
 
 def found(name: str, *, owner: AbstractBaseUser, actor: Actor) -> Tenant:
     """Make the tenant `name`, whose address nobody has yet, in one transaction."""
+    if told := names.trouble(name):
+        raise ValidationError({"name": told})
     with transaction.atomic(using=home()):
         tenant = _with_own_slug(name)
         Membership(tenant=tenant, user_id=owner.pk, role=Role.OWNER).save(using=home())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import re
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,11 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from subscriptions import names
 from subscriptions.edits import Refused
 from subscriptions.models import ApiKey, AuditEntry, Tenant, home
 from subscriptions.models.keys import digest
+from subscriptions.owners import alone
 from subscriptions.trail import Actor, note
 
 if TYPE_CHECKING:
@@ -62,8 +65,7 @@ def create(
     key = ApiKey(tenant=tenant, name=name.strip(), mode=mode, networks=[*networks], expires_at=expires_at)
     key.scopes = [scope.value for scope in MAY if scope in scopes]
     key.created_by = actor.name
-    with transaction.atomic(using=home()):
-        Tenant.objects.using(home()).select_for_update(no_key=True).get(pk=tenant.pk)
+    with alone(tenant, actor):
         _check(key, scopes)
         value = key.fill()
         key.save(using=home())
@@ -76,11 +78,19 @@ def create(
 
 def revoke(key: ApiKey, actor: Actor) -> bool:
     """It opens nothing from the next request on. False where it was revoked already."""
-    with transaction.atomic(using=home()):
+    with nullcontext() if key.tenant is None else alone(key.tenant, actor), transaction.atomic(using=home()):
         revoked = key.revoke()
         if revoked:
             note(actor, Action.KEY_REVOKED, tenant=key.tenant, about=key)
     return revoked
+
+
+def made_by(tenant: Tenant, *, user_id: int, name: str) -> QuerySet[ApiKey]:
+    """Live ones that a person has made, by the audit log, as names and addresses
+    change; or was called by `name` when it was made."""
+    made = AuditEntry.objects.using(home()).for_tenant(tenant).filter(action=Action.KEY_CREATED, user_id=user_id)
+    numbers = [int(number) for number in made.values_list("number", flat=True)]
+    return ApiKey.objects.using(home()).for_tenant(tenant).live().filter(Q(pk__in=numbers) | Q(created_by=name))
 
 
 def authenticate(value: str, address: str | None) -> ApiKey | None:
@@ -158,6 +168,8 @@ def _trouble_with_name(name: str, live: QuerySet[ApiKey]) -> str:
         return _("Write what the key is for, such as Billing server.")
     if len(name) > NAME_LENGTH:
         return _("Write at most %(most)s characters.") % {"most": NAME_LENGTH}
+    if told := names.trouble(name):
+        return told
     # So that two clicks, or a page that is loaded again, make one key.
     if live.filter(name=name).exists():
         return _("There is a key of this name. Choose another, or revoke that one first.")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,15 +21,18 @@ from django.utils import formats, timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from subscriptions import keys, names
 from subscriptions.edits import Refused
-from subscriptions.models import AuditEntry, Invitation, Membership, Role, Tenant, home
+from subscriptions.models import ApiKey, AuditEntry, Invitation, Membership, Role, Tenant, home
 from subscriptions.models.tenants import INVITED_FOR
+from subscriptions.owners import alone
 from subscriptions.trail import note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from django.contrib.auth.base_user import AbstractBaseUser
+    from django.db.models import QuerySet
 
     from subscriptions.trail import Actor
 
@@ -81,7 +83,7 @@ class MemberAlreadyError(Refused):
 def invite(tenant: Tenant, actor: Actor, *, email: str, role: str, link: Link) -> Invitation:
     """Invite by mail, which goes after the commit: `mailed_at` says whether it went."""
     email = _address(email)
-    with _alone(tenant, actor):
+    with alone(tenant, actor):
         _check_stranger(tenant, email)
         Invitation.objects.using(home()).for_tenant(tenant).filter(email=email).delete()  # it has run out
         _check_room(tenant)
@@ -92,7 +94,7 @@ def invite(tenant: Tenant, actor: Actor, *, email: str, role: str, link: Link) -
 
 def invite_again(invitation: Invitation, actor: Actor, *, link: Link) -> Invitation:
     """With a new link and a new week; the old link opens nothing any more."""
-    with _alone(invitation.tenant, actor):
+    with alone(invitation.tenant, actor):
         row = Invitation.objects.using(home()).filter(pk=invitation.pk).select_related("tenant").first()
         if row is None:
             raise Refused(_("This invitation was accepted or withdrawn meanwhile."))
@@ -105,7 +107,7 @@ def invite_again(invitation: Invitation, actor: Actor, *, link: Link) -> Invitat
 
 def withdraw(invitation: Invitation, actor: Actor) -> bool:
     """False where it was accepted or withdrawn already."""
-    with _alone(invitation.tenant, actor):
+    with alone(invitation.tenant, actor):
         gone, _each = Invitation.objects.using(home()).filter(pk=invitation.pk).delete()
         if gone:
             note(actor, Action.INVITATION_WITHDRAWN, tenant=invitation.tenant, about=invitation, name=invitation.email)
@@ -148,7 +150,7 @@ def accept(token: str, *, user: AbstractBaseUser, actor: Actor) -> Membership:
 
 def change_role(membership: Membership, actor: Actor, *, role: str, was: str) -> Membership:
     """Give a member another role, if it still is the one that the asker saw."""
-    with _alone(membership.tenant, actor):
+    with alone(membership.tenant, actor):
         row = _still(membership)
         if row.role == role:
             return row
@@ -163,16 +165,27 @@ def change_role(membership: Membership, actor: Actor, *, role: str, was: str) ->
     return row
 
 
-def remove(membership: Membership, actor: Actor) -> None:
-    """Its access ends with the next request. Whoever removes themselves has left."""
+def remove(membership: Membership, actor: Actor, *, revoke_keys: bool = False) -> int:
+    """Its access ends with the next request. Whoever removes themselves has left.
+
+    Returns how many of `keys_of` it were revoked with it; an owner may ask for that.
+    """
     leaving = membership.user_id == actor.user_id
-    with _alone(membership.tenant, None if leaving else actor):
+    with alone(membership.tenant, None if leaving else actor):
         row = _still(membership)
         _check_not_last_owner(row)
         action = Action.MEMBER_LEFT if leaving else Action.MEMBER_REMOVED
         note(actor, action, tenant=row.tenant, about=row, name=name_of(row.user), role=row.role)
         _withdraw_those_of(row, actor)
+        # While it still is an owner, who may.
+        revoked = sum(keys.revoke(key, actor) for key in keys_of(row)) if revoke_keys else 0
         row.delete(using=home())
+    return revoked
+
+
+def keys_of(membership: Membership) -> QuerySet[ApiKey]:
+    """The live keys that the person has made, and so may know."""
+    return keys.made_by(membership.tenant, user_id=membership.user_id, name=name_of(membership.user))
 
 
 def _withdraw_those_of(membership: Membership, actor: Actor) -> None:
@@ -184,7 +197,9 @@ def _withdraw_those_of(membership: Membership, actor: Actor) -> None:
 
 def rename(tenant: Tenant, actor: Actor, *, name: str, was: str) -> Tenant:
     """Call it another name, if it still is called as the asker saw."""
-    with _alone(tenant, actor):
+    if told := names.trouble(name):
+        raise ValidationError({"name": told})
+    with alone(tenant, actor):
         row: Tenant = Tenant.objects.using(home()).get(pk=tenant.pk)
         if row.name == name:
             return row
@@ -200,19 +215,6 @@ def rename(tenant: Tenant, actor: Actor, *, name: str, was: str) -> Tenant:
 def name_of(user: Any) -> str:
     """What a person is called on the pages and in the log."""
     return "" if user is None else getattr(user, "email", "") or user.get_username()
-
-
-@contextmanager
-def _alone(tenant: Tenant, actor: Actor | None) -> Iterator[None]:
-    """Nobody else changes who belongs to `tenant` meanwhile; and `actor`, if a
-    person is to be an owner for it, still is one."""
-    with transaction.atomic(using=home()):
-        Tenant.objects.using(home()).select_for_update(no_key=True).get(pk=tenant.pk)
-        if actor is not None and actor.user_id is not None and not actor.as_operator:
-            owners = Membership.objects.using(home()).for_tenant(tenant).owners()
-            if not owners.filter(user_id=actor.user_id).exists():
-                raise Refused(_("You are not an owner any more."))
-        yield
 
 
 def _still(membership: Membership) -> Membership:
@@ -240,6 +242,7 @@ def _address(email: str) -> str:
     email = email.strip().lower()
     try:
         validate_email(email)
+        names.check(email)
     except ValidationError as error:
         raise ValidationError({"email": _("Write an address such as bob@example.com.")}) from error
     return email

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -100,14 +101,24 @@ class Listing:
     next: str = ""
 
 
-def listing(tenant: Tenant, *, search: str = "", needy: bool = False, after: str = "", size: int = PAGE) -> Listing:
+def listing(
+    tenant: Tenant,
+    *,
+    search: str = "",
+    whole_urls: bool = True,
+    needy: bool = False,
+    after: str = "",
+    size: int = PAGE,
+) -> Listing:
     """Those that need somebody first, then the newest. A handful of queries,
-    however many there are."""
+    however many there are. Without `whole_urls` nobody finds out by searching
+    what stands in the query of one."""
     rows = Subscription.objects.for_tenant(tenant)
     if needy:
         rows = rows.filter(NEEDS_SOMEBODY)
     if search:
-        rows = rows.filter(Q(name__icontains=search) | Q(url__icontains=search))
+        in_url = Q(url__icontains=search) if whole_urls else Q(url__iregex=_before_the_query(search))
+        rows = rows.filter(Q(name__icontains=search) | in_url)
     rows = _ordered(rows, after).select_related("throttle").annotate(last=Subquery(_newest()))
     found = list(rows.prefetch_related(Prefetch("topics", Topic.objects.order_by("pk")))[: size + 1])
     more, found = len(found) > size, found[:size]
@@ -115,6 +126,10 @@ def listing(tenant: Tenant, *, search: str = "", needy: bool = False, after: str
     lines = rollups.sparklines([subscription.pk for subscription in found]) if found else {}
     shown = [Row(each, lasts.get(each.last), lines.get(each.pk, [])) for each in found]
     return Listing(shown, next=f"{found[-1].rank}-{found[-1].pk}" if more else "")
+
+
+def _before_the_query(words: str) -> str:
+    return "^[^?]*" + re.escape(words.partition("?")[0])
 
 
 def _ordered(rows: SubscriptionQuerySet, after: str) -> SubscriptionQuerySet:

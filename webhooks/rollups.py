@@ -232,11 +232,12 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Intervals without a gap, oldest first; the last is not over yet."""
+    """Intervals without a gap, oldest first; `running`: the last is not over yet."""
 
     span: Rollup.Span
     intervals: tuple[Interval, ...]
     total: Interval
+    running: bool = False
 
 
 def quantile(took: Sequence[int], share: float) -> float | None:
@@ -287,7 +288,9 @@ def _series(span: Rollup.Span, starts: Sequence[datetime], found: Iterable[tuple
         if row := counts.get(of(starts_at)):  # none of a clock that is ahead
             row[:] = map(sum, zip(row, numbers, strict=True))
             total = [*map(sum, zip(total, numbers, strict=True))]
-    return Series(span, tuple(_interval(start, row) for start, row in counts.items()), _interval(starts[0], total))
+    return Series(
+        span, tuple(_interval(start, row) for start, row in counts.items()), _interval(starts[0], total), running=True
+    )
 
 
 def _interval(starts_at: datetime, row: Sequence[int]) -> Interval:

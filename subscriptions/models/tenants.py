@@ -8,11 +8,13 @@ from datetime import timedelta
 from typing import Self
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from subscriptions import names
 from subscriptions.models.wish import Wish, WishQuerySet
 
 INVITED_FOR = timedelta(days=7)
@@ -41,6 +43,10 @@ class Tenant(Wish):
 
     def __str__(self) -> str:
         return self.slug
+
+    def clean(self) -> None:
+        if told := names.trouble(self.name):
+            raise ValidationError({"name": told})
 
 
 class Role(models.TextChoices):

@@ -10,9 +10,10 @@ from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.shortcuts import get_object_or_404, redirect, render, resolve_url
 from django.urls import reverse
+from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST
 
 from subscriptions import people
@@ -140,7 +141,9 @@ def member(request: TenantRequest, pk: int) -> HttpResponse:
     form = RoleForm(request.POST or None, initial={"role": membership.role, "was": membership.role})
     if request.method == "POST" and form.is_valid() and _changed(request, membership, form):
         return redirect("subscriptions:members", request.tenant.slug)
-    return render(request, "subscriptions/member.html", {**SECTION, **_about(request, membership), "form": form})
+    return render(
+        request, "subscriptions/member.html", {**SECTION, **_about(request, membership), "form": form, "manages": True}
+    )
 
 
 def _changed(request: TenantRequest, membership: Membership, form: RoleForm) -> bool:
@@ -165,6 +168,7 @@ def _about(request: TenantRequest, membership: Membership) -> dict[str, Any]:
         "name": people.name_of(membership.user),
         "own": membership.user_id == request.user.pk,
         "last_owner": people.is_last_owner(membership),
+        "keys": people.keys_of(membership),
     }
 
 
@@ -175,11 +179,12 @@ def member_remove(request: TenantRequest, pk: int) -> HttpResponse:
         return redirect("subscriptions:leave", request.tenant.slug)
     error = ""
     if request.method == "POST":
-        error = _refusal(request, membership)
+        error, revoked = _removed(request, membership)
         if not error:
-            messages.success(request, _("%(name)s is removed.") % {"name": people.name_of(membership.user)})
+            told = _("%(name)s is removed.") % {"name": people.name_of(membership.user)}
+            messages.success(request, f"{told} {_keys_revoked(revoked)}".rstrip())
             return redirect("subscriptions:members", request.tenant.slug)
-    context = {**SECTION, **_about(request, membership), "error": error}
+    context = {**SECTION, **_about(request, membership), "error": error, "manages": True}
     return render(request, "subscriptions/member_remove.html", context)
 
 
@@ -188,17 +193,27 @@ def leave(request: TenantRequest) -> HttpResponse:
     membership = get_object_or_404(Membership.objects.for_tenant(request.tenant), user=request.user.pk)
     error = ""
     if request.method == "POST":
-        error = _refusal(request, membership)
+        error, revoked = _removed(request, membership)
         if not error:
-            messages.success(request, _("You left %(tenant)s.") % {"tenant": request.tenant.name})
+            told = _("You left %(tenant)s.") % {"tenant": request.tenant.name}
+            messages.success(request, f"{told} {_keys_revoked(revoked)}".rstrip())
             return redirect(resolve_url(settings.LOGIN_REDIRECT_URL))
-    context = {"section": "settings", **_about(request, membership), "error": error}
+    manages = request.may(Role.OWNER)
+    context = {"section": "settings", **_about(request, membership), "error": error, "manages": manages}
     return render(request, "subscriptions/leave.html", context)
 
 
-def _refusal(request: TenantRequest, membership: Membership) -> str:
+def _removed(request: TenantRequest, membership: Membership) -> tuple[str, int]:
+    """Why not, and how many keys went with the member."""
+    wanted = "revoke" in request.POST and request.may(Role.OWNER)
     try:
-        people.remove(membership, actor_of(request))
+        return "", people.remove(membership, actor_of(request), revoke_keys=wanted)
     except Refused as refused:
-        return str(refused)
-    return ""
+        return str(refused), 0
+
+
+def _keys_revoked(number: int) -> str:
+    if not number:
+        return ""
+    told = ngettext("%(number)s API key is revoked.", "%(number)s API keys are revoked.", number)
+    return told % {"number": number_format(number)}

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
-from subscriptions import edits
+from subscriptions import addresses, edits
 from subscriptions.forms import SubscriptionForm, line, refusal_of
 from subscriptions.models import AuditEntry, Role, Secret, Subscription
 from subscriptions.pages.access import TenantRequest, page
@@ -45,6 +45,8 @@ def edit(request: TenantRequest, pk: int) -> HttpResponse:
     subscription = get_object_or_404(Subscription.objects.for_tenant(request.tenant), pk=pk)
     data = request.POST if request.method == "POST" else None
     form = SubscriptionForm(data, tenant=request.tenant, subscription=subscription)
+    if not request.may(Role.DEVELOPER):
+        form.initial["url"] = addresses.without_values(form.initial["url"])
     stale: dict[str, Any] = {}
     if data is not None and not _is_search(request, form) and form.is_valid():
         try:

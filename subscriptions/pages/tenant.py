@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from django import forms
 from django.contrib import messages
+from django.core.exceptions import ValidationError
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -39,6 +40,8 @@ def tenant(request: TenantRequest) -> HttpResponse:
         except people.StaleError as stale:
             form.data = {**form.data.dict(), "was": stale.now}  # type: ignore[attr-defined]
             form.add_error("name", str(stale))
+        except ValidationError as wrong:
+            form.add_error(None, wrong)
         except Refused as refused:
             form.add_error(None, str(refused))
         else:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django import template
 from django.contrib.humanize.templatetags.humanize import naturaltime
+from django.urls import NoReverseMatch, reverse
 from django.utils import formats, timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy, pgettext
 from heroicons.templatetags.heroicons import heroicon_micro
 
-from subscriptions.models import Tenant
+from subscriptions import addresses
+from subscriptions.models import Role, Tenant
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -60,6 +63,25 @@ def moment(when: datetime | None, *, ago: bool = False, brief: bool = False, sec
 def to_the_second() -> str:
     """Django's own formats of a time end with its minute."""
     return pgettext("format of a date and a time, as Django's date filter writes it", "j M Y, H:i:s")
+
+
+@register.simple_tag(takes_context=True)
+def begin(context: dict[str, Any]) -> str:
+    """Where the name at the top leads: to the project's page called `home`,
+    which lists the tenants of a person; without one, to the tenant's overview."""
+    tenant = getattr(context.get("request"), "tenant", None)
+    for name, arguments in (("home", []), ("webhooks:overview", [tenant.slug] if tenant else None)):
+        if arguments is not None:
+            with suppress(NoReverseMatch):
+                return reverse(name, args=arguments)
+    return ""
+
+
+@register.simple_tag(takes_context=True)
+def url_for_reader(context: dict[str, Any], url: str) -> str:
+    """A receiver's URL; to those who only look, without what its query says,
+    where receivers like to have a token."""
+    return url if context["request"].may(Role.DEVELOPER) else addresses.without_values(url)
 
 
 @register.filter

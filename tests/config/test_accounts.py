@@ -579,6 +579,8 @@ def test_the_pages_work_without_our_sign_in(client: Client, acme: Tenant, settin
     client.force_login(Membership.objects.get().user)
     page = client.get("/webhooks/t/acme/").content.decode()
     assert "/webhooks/account/zone/" in page
+    assert '<a class="brand" href="/webhooks/t/acme/">' in page
+    assert '<span class="brand">' in client.get("/webhooks/account/zone/").content.decode()
     for ours in ("/account/email", "/account/logout", "/account/two-factor", "Sign out"):
         assert ours not in page
     assert client.get("/webhooks/account/zone/").status_code == 200

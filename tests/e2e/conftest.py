@@ -13,6 +13,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.db import connections
 from playwright.sync_api import sync_playwright
 
+from tests.e2e.showcase import Showcase, build
 from tests.e2e.site import Site
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ def site(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> It
         finally:
             connection.close()
             connection.settings_dict.update(before)
+
+
+@pytest.fixture(scope="session")
+def showcase(site: Site) -> Showcase:
+    return build()
 
 
 @pytest.fixture(scope="session")

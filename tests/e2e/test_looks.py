@@ -10,24 +10,19 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.conf import settings as project
 
-from tests.e2e.showcase import ALICE, BOB, Showcase, build
+from tests.e2e.showcase import ALICE, BOB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from playwright.sync_api import BrowserContext, Page
 
-    from tests.e2e.site import Site
+    from tests.e2e.showcase import Showcase
 
 PICTURES = project.BASE_DIR / "var" / "screenshots"
 LARGEST = 150_000  # bytes of a picture in the README
 LOOKS: list[tuple[int, Literal["light", "dark"]]] = [(360, "light"), (360, "dark"), (1280, "light"), (1280, "dark")]
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
-
-
-@pytest.fixture(scope="session")
-def showcase(site: Site) -> Showcase:
-    return build()
 
 
 def places(show: Showcase) -> dict[str, str]:

@@ -19,6 +19,7 @@ from subscriptions.addresses import (
     is_public,
     parse_networks,
     refusal,
+    without_values,
 )
 
 if TYPE_CHECKING:
@@ -363,3 +364,20 @@ def test_a_subscription_is_refused_an_address_that_is_not_public(
     assert caught.value.message_dict == {"url": ["This address is private; use one that is reached from the internet."]}
     settings.SIGNALPOST_ALLOWED_NETWORKS = ["10.0.0.0/8"]
     subscription.full_clean()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://a.example/hooks", "https://a.example/hooks"),
+        ("https://a.example/?token=secret", "https://a.example/?token=…"),
+        ("https://a.example/h?a=1&token=s=t&b=", "https://a.example/h?a=…&token=…&b=…"),
+        ("https://a.example/h?c2VjcmV0", "https://a.example/h?…"),
+        ("https://a.example/h?a=1;b=2?c", "https://a.example/h?a=…&b=…"),
+        ("https://a.example/h?", "https://a.example/h?"),
+        ("/h?token=secret", "/h?token=…"),
+        ("inbox:", "inbox:"),
+    ],
+)
+def test_an_address_is_shown_without_what_its_query_says(url: str, shown: str) -> None:
+    assert without_values(url) == shown

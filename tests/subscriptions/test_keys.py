@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 Action = AuditEntry.Action
 Scope = ApiKey.Scope
-ALICE = Actor("alice@acme.example", 1, "203.0.113.7")
+ALICE = Actor("alice@acme.example", address="203.0.113.7")
 
 pytestmark = pytest.mark.django_db
 
@@ -255,3 +256,35 @@ def test_no_value_is_logged(make: Callable[..., tuple[ApiKey, str]], caplog: pyt
         keys.authenticate(value, "203.0.113.7")
         keys.revoke(key, ALICE)
     assert value not in caplog.text
+
+
+def test_who_is_no_owner_any_more_makes_and_revokes_none(tenant: Tenant, alice: User, bob: User) -> None:
+    """The page looked at the role before; it was taken away since."""
+    key, _ = keys.create(tenant, Actor(alice.email, alice.pk), name="Billing", scopes=["read"])
+    for deed in (
+        lambda: keys.create(tenant, Actor(bob.email, bob.pk), name="Bob's", scopes=["read"]),
+        lambda: keys.revoke(key, Actor(bob.email, bob.pk)),
+    ):
+        with pytest.raises(Refused, match="not an owner"):
+            deed()
+    assert list(ApiKey.objects.live()) == [key]
+
+
+def test_the_keys_of_a_person_are_known_whatever_they_were_called_then(
+    tenant: Tenant, alice: User, make_tenant: Callable[..., Tenant]
+) -> None:
+    made = [
+        keys.create(tenant, Actor(called, alice.pk), name=f"key {called}", scopes=["read"])[0]
+        for called in ("alice@old.example", alice.email, "alice")
+    ]
+    keys.create(tenant, Actor("bob@acme.example"), name="Bob's", scopes=["read"])
+    keys.create(make_tenant("globex"), Actor(alice.email), name="elsewhere", scopes=["read"])
+    keys.revoke(made.pop(), ALICE)
+    assert set(keys.made_by(tenant, user_id=alice.pk, name=alice.email)) == set(made)
+
+
+def test_the_operator_revokes_a_key_that_is_nobodys() -> None:
+    key = ApiKey(name="Operator's")
+    key.fill()
+    key.save()
+    assert keys.revoke(key, Actor("root", 99, as_operator=True))

@@ -13,8 +13,9 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from subscriptions import people
-from subscriptions.models import AuditEntry, Invitation, Membership, Role, Tenant
+from subscriptions import keys, people
+from subscriptions.models import ApiKey, AuditEntry, Invitation, Membership, Role, Tenant
+from subscriptions.trail import Actor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -393,6 +394,35 @@ def test_who_is_removed_has_no_access_from_the_next_request_on(alice: User, bob:
     assert f"{bob.email} is removed." in text(hers.post(url, follow=True))
     assert his.get(MEMBERS).status_code == 404
     assert hers.post(url).status_code == 404
+
+
+def test_whoever_removes_somebody_sees_the_keys_that_go_on_working(alice: User, bob: User, browser: Browser) -> None:
+    tenant, client = Tenant.objects.get(), browser(alice)
+    pages = [at("member_remove", of(bob).pk), at("member", of(bob).pk)]
+    assert all("goes on working" not in text(client.get(page)) for page in pages)
+    key, _ = keys.create(tenant, Actor(bob.email), name="Night import", scopes=["read"])
+    keys.create(tenant, Actor(alice.email, alice.pk), name="Alice's", scopes=["read"])
+    for page in pages:
+        shown = text(client.get(page))
+        assert "They made an API key that goes on working" in shown
+        assert f"Night import {key.beginning}… never used" in shown
+        assert "Alice's" not in shown
+    assert "1 API key is revoked." in text(client.post(pages[0], {"revoke": "on"}, follow=True))
+    assert [each.name for each in ApiKey.objects.live()] == ["Alice's"]
+
+
+def test_who_leaves_sees_the_keys_and_revokes_them_as_an_owner_only(alice: User, bob: User, browser: Browser) -> None:
+    keys.create(Tenant.objects.get(), Actor(bob.email), name="Night import", scopes=["read"])
+    client = browser(bob)
+    shown = text(client.get(LEAVE))
+    assert "You made an API key that goes on working: Night import" in shown
+    assert "Revoke it, too" not in shown
+    Membership.objects.filter(user=bob).update(role=Role.OWNER)
+    assert "Revoke it, too" in text(client.get(LEAVE))
+    Membership.objects.filter(user=bob).update(role=Role.DEVELOPER)
+    client.post(LEAVE, {"revoke": "on"})
+    assert not Membership.objects.filter(user=bob).exists()
+    assert ApiKey.objects.live().count() == 1
 
 
 def test_whoever_removes_themselves_is_led_to_leaving(alice: User, browser: Browser) -> None:

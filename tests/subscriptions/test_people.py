@@ -14,9 +14,9 @@ from django.core.exceptions import ValidationError
 from django.db import connections
 from django.utils import timezone
 
-from subscriptions import people
+from subscriptions import keys, people
 from subscriptions.edits import Refused
-from subscriptions.models import AuditEntry, Invitation, Membership, Role, Tenant
+from subscriptions.models import ApiKey, AuditEntry, Invitation, Membership, Role, Tenant
 from subscriptions.trail import Actor
 from webhooks.models import Event
 
@@ -357,6 +357,27 @@ def test_invitations_end_with_the_right_to_invite(
         people.change_role(membership, actor(alice), role=Role.VIEWER, was=Role.OWNER)
     assert [row.email for row in Invitation.objects.all()] == ["dora@acme.example"]
     assert ("alice@acme.example", "evil@bob.example") in [each[:2] for each in noted(Action.INVITATION_WITHDRAWN)]
+
+
+@pytest.mark.parametrize("revoke_keys", [True, False])
+def test_the_keys_of_who_is_removed_go_where_it_is_wished(
+    tenant: Tenant, alice: User, bob: User, revoke_keys: bool
+) -> None:
+    membership = Membership.objects.get(user=bob)
+    people.change_role(membership, actor(alice), role=Role.OWNER, was=Role.DEVELOPER)
+    his, _ = keys.create(tenant, actor(bob), name="Bob's", scopes=["read"])
+    hers, _ = keys.create(tenant, actor(alice), name="Alice's", scopes=["read"])
+    assert list(people.keys_of(membership)) == [his]
+    assert people.remove(membership, actor(alice), revoke_keys=revoke_keys) == int(revoke_keys)
+    assert set(ApiKey.objects.live()) == ({hers} if revoke_keys else {his, hers})
+    assert [each[0] for each in noted(Action.KEY_REVOKED)] == [alice.email] * revoke_keys
+
+
+def test_an_owner_who_leaves_takes_keys_along(tenant: Tenant, alice: User, bob: User) -> None:
+    Membership.objects.filter(user=bob).update(role=Role.OWNER)
+    keys.create(tenant, actor(alice), name="Alice's", scopes=["read"])
+    assert people.remove(Membership.objects.get(user=alice), actor(alice), revoke_keys=True) == 1
+    assert not ApiKey.objects.live().exists()
 
 
 def test_a_member_who_is_removed_is_noted_as_such(alice: User, bob: User) -> None:

@@ -15,7 +15,7 @@ from django.utils import timezone
 from subscriptions.models import Subscription, Topic
 from tests.webhooks.traffic import BODY, make_attempt, make_delivery, make_event
 from webhooks import audit, deliveries, events
-from webhooks.models import Attempt, Delivery, Event, Throttle
+from webhooks.models import Attempt, Delivery, Event, Rollup, Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -377,6 +377,7 @@ def test_an_attempt_of_an_older_claim_that_never_ended_is_ended(acme: Subscripti
     lost.refresh_from_db()
     assert (lost.reason, lost.delivered) == ("lost", False)
     assert found(run()) == {}
+    assert list(Rollup.objects.values_list("subscription", "attempts", "delivered", "failed")) == [(acme.pk, 1, 0, 0)]
 
 
 # Several databases

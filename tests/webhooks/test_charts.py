@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -258,3 +259,27 @@ class TestPanel:
         with timezone.override("Asia/Kolkata"):
             assert "A day here is one of UTC." in self.show(subscription=subscription, period="30d")
         assert "A day here is one of UTC." not in self.show(subscription=subscription, period="30d")
+
+
+class TestWhatIsNotOverYet:
+    RUNNING = replace(BUSY, running=True)
+
+    @pytest.mark.parametrize("tag", ["chart", "latency"])
+    def test_the_last_interval_is_drawn_and_said_to_be_unfinished(self, tag: str) -> None:
+        html = rendered(f"{{% {tag} series %}}", series=self.RUNNING)
+        slots = [group.attrib["class"] for group in drawing(html).iter("g")]
+        assert slots == ["slot", "slot", "slot slot-running"]
+        titles = [title.text or "" for title in drawing(html).iter("title")]
+        assert [("not over yet" in title and title.endswith("so far")) for title in titles] == [False, False, True]
+        assert ["so far" in row[0] for row in table(html)] == [False, True, False, False]
+
+    def test_the_legend_names_it(self) -> None:
+        assert "This hour so far" in rendered("{% chart series %}", series=self.RUNNING)
+        days = replace(series({"delivered": 1}, span=Rollup.Span.DAY), running=True)
+        assert "Today so far" in rendered("{% chart series %}", series=days)
+        assert "so far" not in rendered("{% chart series %}", series=BUSY)
+
+    @pytest.mark.django_db
+    def test_it_is_so_of_what_the_pages_show(self) -> None:
+        assert rollups.hours(Rollup.objects.all()).running
+        assert rollups.days(Rollup.objects.all()).running

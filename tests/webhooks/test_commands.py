@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from tests.webhooks.traffic import make_attempt, make_delivery, make_event
 from webhooks.management.arguments import counted, duration, moment
-from webhooks.models import Attempt, Delivery, Event
+from webhooks.models import Attempt, Delivery, Event, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -228,6 +228,24 @@ def test_prune_deletes_what_is_old_with_all_that_hangs_on_it(acme: Subscription)
     assert [*Attempt.objects.all()] == [young]
     assert [*Delivery.objects.all()] == [young.delivery]
     assert [*Event.objects.all()] == [young.delivery.event]
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+def test_prune_forgets_old_replays_of_which_nothing_is_left(acme: Subscription) -> None:
+    def replay(age: timedelta, **fields: Any) -> Replay:
+        now = timezone.now()
+        made = {"created_at": now - age, "until": now - age, "settled_at": now - age, "kind": "failed", "by": "alice"}
+        return Replay.objects.create(tenant=acme.tenant, **{**made, **fields})
+
+    replay(OLD)
+    old = replay(OLD)
+    make_delivery(acme, "delivered", age=OLD, replay=old)
+    going_on, young, has_some = replay(OLD, settled_at=None), replay(timedelta(days=1)), replay(OLD)
+    make_delivery(acme, "retrying", age=OLD, replay=has_some)
+    told = "1 event, 1 delivery, 0 attempts"
+    assert run("prune", "--older-than", "30d", "--dry-run") == f"Would delete {told}, 1 replay.\n"
+    assert run("prune", "--older-than", "30d", batch=1) == f"Deleted {told}, 2 replays.\n"
+    assert set(Replay.objects.all()) == {going_on, young, has_some}
 
 
 @pytest.mark.django_db(databases=["default", "other"])

@@ -64,4 +64,4 @@ def counted(count: int, noun: str) -> str:
     """`1 delivery`, `2 deliveries`, `1,000 events`."""
     if count == 1:
         return f"1 {noun}"
-    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+    return f"{count:,} {noun[:-1]}ies" if noun[-2:] in {"ry", "ty"} else f"{count:,} {noun}s"

@@ -28,7 +28,9 @@ def overview(request: TenantRequest) -> HttpResponse:
         return render(request, "webhooks/overview/empty.html", context)
     search = request.GET.get("q", "").replace("\0", "").strip()[:LONGEST_SEARCH]
     needy, after = "needy" in request.GET, request.GET.get("after", "")
-    listing = overviews.listing(request.tenant, search=search, needy=needy, after=after)
+    listing = overviews.listing(
+        request.tenant, search=search, whole_urls=request.may(Role.DEVELOPER), needy=needy, after=after
+    )
     context |= {"listing": listing, "search": search, "needy": needy, "after": after}
     context["has_search"] = bool(search) or needy or health.total > FEW
     if request.headers.get("HX-Target") == "subscriptions":

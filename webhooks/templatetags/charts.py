@@ -64,6 +64,7 @@ class Slot:
     centre: str
     label: str
     parts: Sequence[Part] = ()
+    running: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +204,11 @@ def _frame() -> dict[str, int]:
 
 def _slots(series: Series, title: Callable[[Interval], str], parts: Callable[[Interval], Iterable[Part]]) -> list[Slot]:
     width = 100 / len(series.intervals)
+    running = len(series.intervals) - 1 if series.running else None
     return [
         Slot(
             interval=interval,
-            title=f"{interval_name(interval, series.span)}: {title(interval)}",
+            title=_title(interval_name(interval, series.span), title(interval), running=place == running),
             x=_share(place * width),
             width=_share(width),
             bar=_share((place + (1 - BAR) / 2) * width),
@@ -214,9 +216,16 @@ def _slots(series: Series, title: Callable[[Interval], str], parts: Callable[[In
             centre=_share((place + 0.5) * width),
             label="" if place % LABELLED[series.span] else _axis_label(interval, series.span),
             parts=tuple(parts(interval)),
+            running=place == running,
         )
         for place, interval in enumerate(series.intervals)
     ]
+
+
+def _title(when: str, what: str, *, running: bool) -> str:
+    if running:
+        return _("%(when)s, not over yet: %(what)s so far") % {"when": when, "what": what}
+    return f"{when}: {what}"
 
 
 def _axis_label(interval: Interval, span: str) -> str:

@@ -13,7 +13,7 @@ from django.utils import timezone
 from subscriptions.conf import conf
 from subscriptions.models import home
 from webhooks.management.arguments import counted, duration
-from webhooks.models import Attempt, Delivery, Event
+from webhooks.models import Attempt, Delivery, Event, Replay
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -29,7 +29,7 @@ PACE = 1.0
 
 
 class Command(BaseCommand):
-    help = "Delete old events with their deliveries and attempts; never what is still to be sent."
+    help = "Delete old events with their deliveries and attempts, and old replays; never what is still to be sent."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--older-than", required=True, metavar="SPAN", help="such as 30d, 12h or 90m")
@@ -44,6 +44,7 @@ class Command(BaseCommand):
         aliases = dict.fromkeys([home(), *conf.databases])
         if options["dry_run"]:
             counts = sum((would_go(before, using=alias) for alias in aliases), Counter())
+            counts["replay"] = over(before).count()
             self.stdout.write(f"Would delete {_counts(counts)}.")
             return
         counts = Counter()
@@ -54,12 +55,16 @@ class Command(BaseCommand):
                 if time.monotonic() - told >= PACE:
                     told = time.monotonic()
                     self.stdout.write(f"Deleted {_counts(counts)} so far.")
+        # Last, as their deliveries are gone by now.
+        counts["replay"] = prune_replays(before, batch=batch)
         self.stdout.write(f"Deleted {_counts(counts)}.")
 
 
 def _counts(counts: Counter[str]) -> str:
-    events, deliveries, attempts = (counted(counts[noun], noun) for noun in ("event", "delivery", "attempt"))
-    return f"{events}, {deliveries}, {attempts}"
+    told = [counted(counts[noun], noun) for noun in ("event", "delivery", "attempt")]
+    if counts["replay"]:
+        told.append(counted(counts["replay"], "replay"))
+    return ", ".join(told)
 
 
 def settled(before: datetime, *, using: str) -> QuerySet[Event]:
@@ -68,6 +73,25 @@ def settled(before: datetime, *, using: str) -> QuerySet[Event]:
         Q(status__in=Delivery.OPEN) | Q(leased_until__gt=Now()), event=OuterRef("pk")
     )
     return Event.objects.using(using).filter(created_at__lt=before, fanned_out_at__isnull=False).exclude(Exists(busy))
+
+
+def over(before: datetime) -> QuerySet[Replay]:
+    """Replays from before then that are settled, and have no delivery left."""
+    rows = Replay.objects.using(home()).filter(created_at__lt=before, settled_at__isnull=False)
+    return rows.exclude(Exists(Delivery.objects.using(home()).filter(replay=OuterRef("pk"))))
+
+
+def prune_replays(before: datetime, *, batch: int) -> int:
+    """Delete them, some in each transaction, and say how many."""
+    skip_locked = connections[home()].features.has_select_for_update_skip_locked
+    gone = 0
+    while True:
+        with transaction.atomic(using=home()):
+            free = over(before).order_by("pk").select_for_update(skip_locked=skip_locked)
+            some = list(free.values_list("pk", flat=True)[:batch])
+            gone += _raw_delete(Replay.objects.using(home()).filter(pk__in=some), home())
+        if len(some) < batch:
+            return gone
 
 
 def would_go(before: datetime, *, using: str) -> Counter[str]:
