@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -22,7 +23,7 @@ from tests.zoo.kinds import Animal, Keeper
 from tests.zoo.odd import Book
 from webhooks import coalescing, events, matching, tasks
 from webhooks.events import CaptureError, publish, publish_rows, write
-from webhooks.models import Event
+from webhooks.models import Event, new_event_id
 
 Commit = Callable[..., AbstractContextManager[Any]]
 
@@ -511,3 +512,11 @@ class TestPublishRows:
         settings.SIGNALPOST_DATABASES = ["default"]
         with pytest.raises(CaptureError):
             publish_rows(Tag.objects.using("other"))
+
+
+def test_ids_sort_in_the_order_in_which_one_process_made_them() -> None:
+    made = [new_event_id() for _ in range(5_000)]
+    assert made == sorted(made)
+    assert len(set(made)) == len(made)
+    assert {(each.version, each.variant) for each in made} == {(7, uuid.RFC_4122)}
+    assert abs((made[0].int >> 80) / 1_000 - time.time()) < 60
