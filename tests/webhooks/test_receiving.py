@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import standardwebhooks
+import svix.webhooks as svix
 from django.core.cache import cache
 from django.http import HttpResponse
 from django.test import RequestFactory
@@ -91,6 +95,22 @@ def test_what_the_official_library_signed_reaches_the_view(view: View, seen: See
     assert webhook.type == "shop.order.updated"
     assert webhook.data == {"object": {"id": 7}}
     assert json.loads(webhook.body) == BODY
+
+
+@pytest.mark.parametrize("library", [standardwebhooks.Webhook, svix.Webhook])
+def test_what_either_official_library_signed_reaches_the_view_and_no_other_body(library: Any, seen: Seen) -> None:
+    at, content = datetime.now(UTC), json.dumps(BODY)
+    headers = {
+        "webhook-id": "evt_1",
+        "webhook-timestamp": str(int(at.timestamp())),
+        # During the receiver's rotation and the sender's: the old secret of each.
+        "webhook-signature": f"{library(secrets.generate()).sign('evt_1', at, content)} "
+        f"{library(OLD).sign('evt_1', at, content)}",
+    }
+    view = receive(secrets=[SECRET, OLD])(seen_by(seen))
+    make = partial(RequestFactory().generic, "POST", "/", content_type="application/json", headers=headers)
+    assert [view(make(data)).status_code for data in (content + " ", content)] == [400, 204]
+    assert [webhook.type for webhook in seen] == ["shop.order.updated"]
 
 
 def test_either_secret_may_have_signed_during_a_rotation(view: View, seen: Seen) -> None:
@@ -243,3 +263,32 @@ class TestTheDrfView:
                 return [OLD]
 
         assert Chosen.as_view()(request(secret=OLD)).status_code == 204
+
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "receiving.md").read_text()
+
+
+class Invoice(list[dict[str, Any]]):
+    """As much of a model as the page's examples need."""
+
+    def __init__(self) -> None:
+        self.objects = self
+
+    def filter(self, **lookup: Any) -> Invoice:
+        self.append(lookup)
+        return self
+
+    def update(self, **values: Any) -> None:
+        self[-1].update(values)
+
+
+@pytest.mark.parametrize("heading", ["Django", "Django REST framework"])
+def test_what_the_page_shows_works(heading: str, settings: Any) -> None:
+    settings.BILLING_SECRET = SECRET
+    block = re.search(rf"^## {heading}\n.*?```python\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
+    assert block is not None
+    names: dict[str, Any] = {"__name__": "page", "Invoice": Invoice(), "settings": settings}
+    exec(block[1], names)  # noqa: S102 - our own page
+    view = names["billing"] if "billing" in names else names["Billing"].as_view()
+    assert [view(request()).status_code for _ in range(2)] == [204, 200]
+    assert names["Invoice"] == [{"order": 7, "status": "paid"}]
