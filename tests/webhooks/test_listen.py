@@ -27,6 +27,7 @@ from webhooks import signing
 from webhooks.management import listening, printing
 from webhooks.management.commands import listen
 from webhooks.management.listening import Orders, Received, Receiver
+from webhooks.management.stopping import stopped_by_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -589,7 +590,7 @@ class TestInAThread:
         )
 
         def serve() -> None:
-            with receiver, listen._stopped_by_signals():
+            with receiver, stopped_by_signals():
                 receiver.serve_forever(0.01)
 
         thread = threading.Thread(target=serve)

@@ -4,10 +4,9 @@ import argparse
 import io
 import json
 import os
-import signal
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from errno import EADDRINUSE
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,10 @@ from django.core.management.base import BaseCommand, CommandError
 from subscriptions.secrets import key_of
 from webhooks.management.listening import Orders, Received, Receiver
 from webhooks.management.printing import as_json, headline, indented, plain
+from webhooks.management.stopping import stopped_by_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+    from collections.abc import Callable
 
     from django.core.management.base import CommandParser
 
@@ -68,7 +67,7 @@ class Command(BaseCommand):
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter gets its number
         log = Log(self, form="json" if options["json"] else "quiet" if options["quiet"] else "text")
-        with suppress(KeyboardInterrupt), _stopped_by_signals(), self._receiver(log, options) as receiver:
+        with suppress(KeyboardInterrupt), stopped_by_signals(), self._receiver(log, options) as receiver:
             log.on_lost_reader = receiver.shutdown
             try:
                 log.started(receiver.url)
@@ -146,26 +145,6 @@ class Log:
                 self._open = False
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 threading.Thread(target=self.on_lost_reader).start()
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """SIGTERM ends it as Ctrl-C does; so does SIGINT where a shell that
-    started us in the background has switched it off."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what a signal does
-        return
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # once is enough: the way out is not to be stopped
-    raise KeyboardInterrupt
 
 
 def _secret(text: str) -> str:
