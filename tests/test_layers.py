@@ -36,6 +36,7 @@ def lint(tree: Path, contract: str) -> subprocess.CompletedProcess[str]:
         ("traffic", "webhooks/signing.py", "import webhooks.sending"),
         ("traffic", "webhooks/newcomer.py", ""),
         ("one-door-to-httpx", "webhooks/sending.py", "import httpx"),
+        ("cli", "webhooks/cli/showing.py", "import webhooks.matching"),
         ("one-door-to-rq", "webhooks/deliveries.py", "import django_rq"),
     ],
 )
