@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import re
-from contextlib import nullcontext
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ from subscriptions.trail import Actor, note
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from contextlib import AbstractContextManager
 
     from django.db.models import QuerySet
 
@@ -49,10 +49,12 @@ MAY = {
     Scope.WRITE: gettext_lazy("Creates, changes and deletes subscriptions; sends test events, replays and cancels."),
     Scope.PUBLISH: gettext_lazy("Sends events of its own to your subscriptions."),
 }
+# What a key of the operator's may do: the same to every tenant, and to tenants.
+OPERATOR_MAY = (*MAY, Scope.OPERATE)
 
 
 def create(
-    tenant: Tenant,
+    tenant: Tenant | None,
     actor: Actor,
     *,
     name: str,
@@ -61,11 +63,12 @@ def create(
     networks: Collection[str] = (),
     expires_at: datetime | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key and its value, which cannot be had again."""
+    """A new key and its value, which cannot be had again. Without a tenant it
+    is the operator's."""
     key = ApiKey(tenant=tenant, name=name.strip(), mode=mode, networks=[*networks], expires_at=expires_at)
-    key.scopes = [scope.value for scope in MAY if scope in scopes]
+    key.scopes = [scope.value for scope in OPERATOR_MAY if scope in scopes]
     key.created_by = actor.name
-    with alone(tenant, actor):
+    with _alone(tenant, actor):
         _check(key, scopes)
         value = key.fill()
         key.save(using=home())
@@ -78,11 +81,15 @@ def create(
 
 def revoke(key: ApiKey, actor: Actor) -> bool:
     """It opens nothing from the next request on. False where it was revoked already."""
-    with nullcontext() if key.tenant is None else alone(key.tenant, actor), transaction.atomic(using=home()):
+    with _alone(key.tenant, actor):
         revoked = key.revoke()
         if revoked:
             note(actor, Action.KEY_REVOKED, tenant=key.tenant, about=key)
     return revoked
+
+
+def _alone(tenant: Tenant | None, actor: Actor) -> AbstractContextManager[None]:
+    return transaction.atomic(using=home()) if tenant is None else alone(tenant, actor)
 
 
 def made_by(tenant: Tenant, *, user_id: int, name: str) -> QuerySet[ApiKey]:
@@ -153,7 +160,7 @@ def _check(key: ApiKey, scopes: Collection[str]) -> None:
     live = ApiKey.objects.using(home()).filter(tenant=key.tenant).live()
     wrong = {
         "name": _trouble_with_name(key.name, live),
-        "scopes": "" if key.scopes and set(scopes) <= set(MAY) else _("Choose from: %s.") % ", ".join(MAY),
+        "scopes": _trouble_with_scopes(key, scopes),
         "mode": "" if key.mode in ApiKey.Mode.values else _("Choose live or test."),
         "expires_at": _("Choose a time that is still to come.") if key.expired else "",
     }
@@ -161,6 +168,11 @@ def _check(key: ApiKey, scopes: Collection[str]) -> None:
         raise ValidationError({field: text for field, text in wrong.items() if text})
     if live.count() >= MOST:
         raise Refused(_("There are %(most)s keys, and no more may be. Revoke one first.") % {"most": MOST})
+
+
+def _trouble_with_scopes(key: ApiKey, scopes: Collection[str]) -> str:
+    may = OPERATOR_MAY if key.tenant_id is None else tuple(MAY)
+    return "" if scopes and set(scopes) <= set(may) else _("Choose from: %s.") % ", ".join(may)
 
 
 def _trouble_with_name(name: str, live: QuerySet[ApiKey]) -> str:

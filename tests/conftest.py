@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.conf import settings
+from django.core.cache import cache
 from django.db import connections
 from hypothesis import settings as hypothesis_settings
 
@@ -115,6 +116,8 @@ def make_api(db: None) -> Callable[..., Api]:
 
     from subscriptions.models import ApiKey
     from tests.programs import EVERY, Api
+
+    cache.clear()  # what another test's keys of these numbers have asked
 
     def make(tenant: Tenant | None, *, scopes: list[str] | None = None, name: str = "Program", **fields: Any) -> Api:
         key = ApiKey(tenant=tenant, name=name, scopes=EVERY if scopes is None else scopes, **fields)

@@ -12,7 +12,8 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from subscriptions import edits
+from subscriptions import addresses, edits
+from subscriptions import keys as rules
 from subscriptions.api import etags, fields
 from subscriptions.api.describing import IF_MATCH, IF_NONE_MATCH, described, listed, only
 from subscriptions.api.fields import longest, rfc3339
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
     from subscriptions.models import Secret, SubscriptionQuerySet
 
 TRUTHS = ("true", "false")
-SEARCH = Parameter("q", _("Only those with this in their name or URL."), {"type": "string", "maxLength": 200})
+SEARCH = Parameter(
+    "q",
+    _("Only those with this in their name, or, with the scope `write`, in their URL."),
+    {"type": "string", "maxLength": 200},
+)
 ENABLED = Parameter("enabled", _("Only those that are on, or off."), {"type": "string", "enum": list(TRUTHS)})
 TOPIC = Parameter("topic", _("Only those that name this topic or pattern."))
 
@@ -68,7 +73,7 @@ class HeardTopic(serializers.Serializer[Any]):
 class SubscriptionShape(serializers.Serializer[Any]):
     id = serializers.IntegerField()
     name = serializers.CharField(allow_blank=True)
-    url = serializers.CharField()
+    url = serializers.CharField(help_text=_("To keys without `write`, without the values of its query."))
     topics = HeardTopic(many=True)
     rate_limit = serializers.IntegerField(allow_null=True)
     enabled = serializers.BooleanField()
@@ -137,8 +142,16 @@ class SubscriptionView(ApiView):
             raise Http404
         return row
 
+    @property
+    def whole(self) -> bool:
+        """Whether the key sees what a URL's query says, where receivers like to have a token."""
+        return rules.may(self.caller.key, WRITE)
+
+    def written(self, row: Subscription) -> dict[str, Any]:
+        return written(row, whole=self.whole)
+
     def answer(self, row: Subscription) -> Response:
-        return Response(written(row), headers={"ETag": etags.tag(row.version)})
+        return Response(self.written(row), headers={"ETag": etags.tag(row.version)})
 
 
 class SubscriptionList(SubscriptionView):
@@ -154,7 +167,7 @@ class SubscriptionList(SubscriptionView):
     def get(self, request: Request) -> Response:
         topics = Prefetch("topics", Topic.objects.using(home()).order_by("pk"))
         rows = created(request, self._filtered(self.rows()))
-        return page(request, rows.prefetch_related(topics), written)
+        return page(request, rows.prefetch_related(topics), self.written)
 
     @described(
         "create_subscription",
@@ -171,12 +184,14 @@ class SubscriptionList(SubscriptionView):
         wanted = self.read(WantedSubscription)
         row, secret = edits.create(self.tenant, self.actor, **{**wanted, "topics": _topics(wanted["topics"])})
         headers = {"ETag": etags.tag(row.version), "Cache-Control": "no-store"}
-        return Response({**written(row), "secret": secret}, status=201, headers=headers)
+        return Response({**self.written(row), "secret": secret}, status=201, headers=headers)
 
     def _filtered(self, rows: SubscriptionQuerySet) -> SubscriptionQuerySet:
         query = self.request.query_params
         if search := query.get(SEARCH.name, ""):
-            rows = rows.filter(Q(name__icontains=search) | Q(url__icontains=search))
+            # Nobody finds out by searching what they may not see.
+            in_url = Q(url__icontains=search) if self.whole else Q()
+            rows = rows.filter(Q(name__icontains=search) | in_url)
         if enabled := choice_of(self.request, ENABLED.name, TRUTHS):
             rows = rows.filter(disabled_at__isnull=enabled == "true")
         return rows.filter(topics__name=query[TOPIC.name]).distinct() if TOPIC.name in query else rows
@@ -288,11 +303,11 @@ class SubscriptionRotate(SubscriptionView):
         return _secrets([row.secrets.live()[0]])
 
 
-def written(row: Subscription) -> dict[str, Any]:
+def written(row: Subscription, *, whole: bool) -> dict[str, Any]:
     return {
         "id": row.pk,
         "name": row.name,
-        "url": row.url,
+        "url": row.url if whole else addresses.without_values(row.url),
         "topics": [{"name": name, "changed": changed} for name, changed in edits.topics_of(row).items()],
         "rate_limit": row.rate_limit,
         "enabled": row.enabled,

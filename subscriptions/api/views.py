@@ -136,7 +136,8 @@ class ApiView(APIView):
         return cast("dict[str, Any]", found.validated_data)
 
     def need(self, scope: Scope) -> None:
-        if not keys.may(self.caller.key, scope):
+        # To operate is the operator's, whatever a tenant's key may say.
+        if not keys.may(self.caller.key, scope) or (scope == OPERATE and self.caller.tenant is not None):
             raise Problem("missing_scope", _("This takes a key with the scope %(scope)s.") % {"scope": scope.value})
 
     # --- the way of a request ---
