@@ -39,8 +39,8 @@ class Receiver(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 512
 
-    def __init__(self, reply: Callable[[Received], Reply] | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, reply: Callable[[Received], Reply] | None = None, *, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.reply = reply or (lambda _: Reply())
         self.received: list[Received] = []
         self._news = threading.Condition()

@@ -108,11 +108,13 @@ def raise_connection_error() -> None:
 class Process:
     """`manage.py` with some arguments; its output is kept in `log`."""
 
+    PROGRAM: tuple[str, ...] = ("manage.py",)
+
     def __init__(self, *arguments: str, env: Mapping[str, str], log: Path) -> None:
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "manage.py", *arguments], env=dict(env), stdout=output, stderr=subprocess.STDOUT
+                [sys.executable, *self.PROGRAM, *arguments], env=dict(env), stdout=output, stderr=subprocess.STDOUT
             )
 
     @property

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.utils import timezone
 
+from subscriptions.models import Subscription
 from tests.receiver import Reply
+from tests.traffic import make_deliveries
+from webhooks import replays
+from webhooks.cli import replaying, temporary
 from webhooks.cli.main import main
+from webhooks.cli.showing import GOOD, Out
 from webhooks.cli.site import Site
+from webhooks.models import Delivery, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +36,7 @@ if TYPE_CHECKING:
     from tests.programs import Api
 
 ROOT = Path(__file__).resolve().parents[2]
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 KEY = "sp_live_" + "k" * 43
 
 
@@ -53,6 +64,9 @@ class Answering(ThreadingHTTPServer):
 
 class AnsweringOne(BaseHTTPRequestHandler):
     server: Answering
+
+    def do_DELETE(self) -> None:
+        self.do_GET()
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
@@ -195,6 +209,186 @@ class TestTheKey:
             with Site(other.url, KEY) as site:
                 assert [row["name"] for row in site.all("topics/")] == ["a", "b"]
             assert other.asked == ["/api/v1/topics/", "/api/v1/topics/?cursor=x"]
+
+
+class TestReplay:
+    @pytest.fixture
+    def subscription(self, tenant: Tenant, subscribe: Callable[..., Subscription]) -> Subscription:
+        return subscribe(tenant, "*")
+
+    @pytest.fixture
+    def failed(self, subscription: Subscription) -> list[Delivery]:
+        return make_deliveries(subscription, 3, status="failed", ended_at=timezone.now(), next_attempt_at=None)
+
+    def test_deliveries_by_their_numbers(self, cli: Callable[..., Any], failed: list[Delivery]) -> None:
+        first, _, last = failed
+        status, printed, _ = cli("replay", str(first.pk), str(last.pk))
+        assert status == 0
+        assert printed.splitlines() == [
+            f"delivery {each.pk} of shop.order.created will be sent again." for each in (first, last)
+        ]
+        assert list(Delivery.objects.open().order_by("pk")) == [first, last]
+
+    def test_one_that_there_is_not_keeps_no_other_from_it(
+        self, cli: Callable[..., Any], failed: list[Delivery]
+    ) -> None:
+        status, printed, _ = cli("replay", "0", str(failed[0].pk), "--json")
+        assert status == 1
+        wrong, right = map(json.loads, printed.splitlines())
+        assert (wrong["id"], wrong["code"]) == (0, "not_found")
+        assert (right["id"], right["status"]) == (failed[0].pk, "pending")
+
+    def test_a_key_that_may_not_is_told_once(
+        self,
+        cli: Callable[..., Any],
+        make_api: Callable[..., Api],
+        failed: list[Delivery],
+        tenant: Tenant,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("SIGNALPOST_API_KEY", make_api(tenant, scopes=["read"]).value)
+        status, printed, said = cli("replay", *(str(each.pk) for each in failed))
+        assert (status, printed) == (1, "")
+        assert said.count("Error:") == 1
+
+    def test_what_failed_since_of_a_subscription(
+        self, cli: Callable[..., Any], failed: list[Delivery], subscription: Subscription
+    ) -> None:
+        Delivery.objects.filter(pk=failed[0].pk).update(ended_at=timezone.now() - timedelta(hours=3))
+        arguments = ("replay", "--since", "2h", "--subscription", str(subscription.pk))
+        assert cli(*arguments, "--dry-run")[:2] == (0, "2 deliveries found.\n")
+        assert not Replay.objects.exists()
+        status, printed, _ = cli(*arguments, "--yes")
+        replay = Replay.objects.get()
+        assert (status, printed) == (0, f"Replay {replay.pk} has begun: 2 deliveries.\n")
+        assert replay.kind == Replay.Kind.FAILED
+
+    def test_what_filters_match(self, cli: Callable[..., Any], failed: list[Delivery]) -> None:
+        assert cli("replay", "--topic", "shop.customer.*", "--dry-run")[1] == "0 deliveries found.\n"
+        assert cli("replay", "--topic", "shop.*", "--since", "1d", "--yes")[0] == 0
+        assert Replay.objects.get().kind == Replay.Kind.FILTERED
+        assert cli("replay", "--status", "delivered", "--dry-run", "--json")[1] == '{"number": 0, "exact": true}\n'
+
+    def test_it_may_wait_until_all_are_at_their_end(
+        self, cli: Callable[..., Any], failed: list[Delivery], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def worked(seconds: float) -> None:
+            replays.advance()
+            Delivery.objects.open().update(status="delivered", ended_at=timezone.now(), next_attempt_at=None)
+
+        monkeypatch.setattr("webhooks.cli.replaying.time.sleep", worked)
+        status, printed, _ = cli("replay", "--status", "failed", "--wait", "--yes")
+        assert status == 0
+        assert printed.splitlines()[-1].endswith(": 3 delivered, 0 failed, 0 open")
+
+    def test_what_fails_again_is_an_exit_status(
+        self, cli: Callable[..., Any], failed: list[Delivery], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def worked(seconds: float) -> None:
+            replays.advance()
+            Delivery.objects.open().update(status="failed", ended_at=timezone.now(), next_attempt_at=None)
+
+        monkeypatch.setattr("webhooks.cli.replaying.time.sleep", worked)
+        assert cli("replay", "--status", "failed", "--wait", "--yes")[0] == 1
+
+    @pytest.mark.parametrize(("answer", "status"), [("n", 1), ("", 1), ("y", 0)])
+    def test_in_a_terminal_it_asks_first(
+        self, cli: Callable[..., Any], failed: list[Delivery], monkeypatch: pytest.MonkeyPatch, answer: str, status: int
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", Terminal())
+        monkeypatch.setattr("builtins.input", lambda question: answer)
+        assert cli("replay", "--status", "failed")[0] == status
+        assert Replay.objects.exists() is (status == 0)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [(), ("1", "--since", "2h"), ("one",), ("--since", "2y"), ("--since", "2999-01-01"), ("--status", "lost")],
+    )
+    def test_what_is_written_wrongly_asks_nobody(self, offline: Callable[..., Any], arguments: tuple[str, ...]) -> None:
+        assert offline("replay", *arguments)[0] == 2
+
+    @pytest.mark.parametrize(
+        ("text", "then"),
+        [
+            ("90m", NOON - timedelta(minutes=90)),
+            (" 2w ", NOON - timedelta(weeks=2)),
+            ("2026-11-20T09:30:00Z", datetime(2026, 11, 20, 9, 30, tzinfo=UTC)),
+            ("2026-11-20T09:30+02:00", datetime(2026, 11, 20, 7, 30, tzinfo=UTC)),
+            ("2026-11-20", datetime(2026, 11, 20).astimezone(UTC)),
+        ],
+    )
+    def test_moments_are_read(self, text: str, then: datetime) -> None:
+        assert replaying.moment(text, now=NOON) == then
+
+
+def nobody() -> str:
+    """As getpass has it of a number that stands for nobody."""
+    raise KeyError("uid not found: 1000")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class TestTheTemporarySubscription:
+    def test_its_end_is_put_off_once_half_of_its_time_is_over(self, live_server: LiveServer, api: Api) -> None:
+        with Site(live_server.url, api.value) as site:
+            own = temporary.Temporary(site, ["*"])
+            own.open()
+            row = Subscription.objects.get()
+            own.renew()
+            assert Subscription.objects.get().version == row.version
+            Subscription.objects.filter(pk=row.pk).update(name=row.name.replace("until 2", "until 1"))
+            own.renew_at = datetime.now(UTC)
+            own.renew()
+            assert Subscription.objects.get().name[:-6] == row.name[:-6]
+            assert own.renew_at > datetime.now(UTC) + timedelta(hours=5)
+            own.close()
+        assert not Subscription.objects.exists()
+
+    def test_whose_it_is_holds_nothing_that_a_name_may_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("getpass.getuser", lambda: "a\tb\u202e, until 2020-01-01T00:00Z")
+        name = temporary.Temporary.__dict__["_name"](SimpleNamespace())
+        found = temporary.NAME.fullmatch(name)
+        assert found is not None
+        assert found[1] > "2026"
+        assert name.isprintable()
+        monkeypatch.setattr("getpass.getuser", nobody)
+        assert "somebody@" in temporary.Temporary.__dict__["_name"](SimpleNamespace())
+
+    def test_more_than_one_request_deletes_is_asked_for_again(self) -> None:
+        with Answering(Reply(202, {"retry-after": "0"}), Reply(204)) as other:
+            with Site(other.url, KEY) as site:
+                site.delete("subscriptions/3/")
+            assert other.asked == ["/api/v1/subscriptions/3/"] * 2
+
+
+class TestWhatIsPrinted:
+    def test_colours_only_in_a_terminal_that_wants_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        assert printed(Terminal()) == "\x1b[32mdone\x1b[0m\n"
+        assert printed(io.StringIO()) == "done\n"
+        monkeypatch.setenv("NO_COLOR", "1")
+        assert printed(Terminal()) == "done\n"
+
+    def test_nothing_that_comes_from_the_site_steers_the_terminal(self) -> None:
+        stream = io.StringIO()
+        Out(results=stream).line("a\x1b]0;b\x07\u202ec\nd")
+        assert stream.getvalue() == "a\\x1b]0;b\\x07\\u202ec\\nd\n"
+
+    def test_a_reader_that_goes_away_ends_it_quietly(self, live_server: LiveServer, api: Api) -> None:
+        environment = {**os.environ, "SIGNALPOST_URL": live_server.url, "SIGNALPOST_API_KEY": api.value}
+        command = f"set -o pipefail; {sys.executable} -m webhooks.cli.main topics --json | head -n 1"
+        shell = ["bash", "-c", command]
+        done = subprocess.run(shell, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def printed(stream: io.StringIO) -> str:
+    Out(results=stream).line("done", colour=GOOD)
+    return stream.getvalue()
 
 
 class TestTheSite:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from webhooks.cli import AWAY, DONE, FAILED
 from webhooks.cli.forwarding import NobodyThereError, Receiver
 from webhooks.cli.showing import BAD, GOOD, clock, now
 from webhooks.cli.site import TEST, AwayError, Backoff, RefusedError
@@ -32,10 +33,10 @@ def listen(site: Site, out: Out, *, forward: str | None, topics: Sequence[str]) 
         try:
             listener.run()
         except KeyboardInterrupt:
-            return 0
-        finally:
+            return listener.end()
+        except Exception:
             listener.end()
-    return 0
+            raise
 
 
 class Listener:
@@ -45,7 +46,7 @@ class Listener:
         self.receiver = Receiver(forward) if forward else None
         self.position = 0
 
-    def run(self) -> None:
+    def run(self) -> NoReturn:
         """Until it is stopped."""
         self._begin()
         while True:
@@ -58,20 +59,20 @@ class Listener:
             if not stretch["more"]:
                 time.sleep(EVERY)
 
-    def end(self) -> None:
-        """Leave nothing behind, or say what."""
+    def end(self) -> int:
+        """Leave nothing behind, or say what; the exit status."""
         if self.receiver is not None:
             self.receiver.close()
-        if self.own.id is None:
-            return
         number = self.own.id
         try:
             self.own.close()
         except (AwayError, RefusedError) as error:
             self.out.warn(f"The temporary subscription {number} could not be deleted: {error}")
             self.out.warn("The next `signalpost listen` deletes it once its time is over; or delete it on its page.")
-        else:
+            return AWAY if isinstance(error, AwayError) else FAILED
+        if number is not None:
             self.out.say(f"Stopped; the temporary subscription {number} is deleted.")
+        return DONE
 
     def _begin(self) -> None:
         if deleted := clean_up(self.site):

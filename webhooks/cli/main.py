@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from webhooks import __version__
-from webhooks.cli import listening, replaying, tailing, topics
+from webhooks.cli import AWAY, DONE, FAILED, listening, replaying, tailing, topics
 from webhooks.cli.showing import Out, ReaderGoneError
 from webhooks.cli.site import AwayError, RefusedError, Site
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 KEY, URL = "SIGNALPOST_API_KEY", "SIGNALPOST_URL"
-DONE, FAILED, WRONG, AWAY = 0, 1, 2, 3
 INTERRUPTED = 130
 STATUSES = ("pending", "retrying", "delivered", "failed", "cancelled")
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
