@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -21,8 +23,8 @@ from subscriptions.models import Subscription
 from tests.receiver import Reply
 from tests.traffic import make_deliveries
 from webhooks import replays
-from webhooks.cli import replaying, temporary
-from webhooks.cli.main import main
+from webhooks.cli import AWAY, DONE, FAILED, WRONG, replaying, temporary
+from webhooks.cli.main import main, make_parser
 from webhooks.cli.showing import GOOD, Out
 from webhooks.cli.site import Site
 from webhooks.models import Delivery, Replay
@@ -447,3 +449,15 @@ def test_it_needs_no_django_project(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "webhooks.cli.main", "--help"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert all(name in done.stdout for name in ("listen", "replay", "tail", "topics"))
+
+
+def test_the_page_shows_every_option_and_exit_status() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+    (commands,) = [each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction)]
+    for name, parser in commands.choices.items():
+        assert f"signalpost {name}" in page
+        options = [option for action in parser._actions for option in action.option_strings]
+        missing = [option for option in options if option not in {"-h", "--help"} and option not in page]
+        assert not missing, name
+    table = page.split("| exit status |")[1]
+    assert re.findall(r"^\| (\d) \|", table, re.MULTILINE) == [str(each) for each in (DONE, FAILED, WRONG, AWAY)]
