@@ -179,7 +179,7 @@ def _data(entry: Entry, action: str) -> Schema:
     elif action in {"deleted", "deleting"}:
         properties |= {"cascade": TRUTH, "origin": {"type": ["string", "null"]}}
     elif action in M2M_ACTIONS:
-        properties |= {"field": TEXT, "reverse": TRUTH, "model": TEXT, "keys": {"type": "array"}}
+        properties |= {"field": TEXT, "reverse": TRUTH, "model": TEXT, "keys": {"type": "array", "items": {}}}
     elif action in PARTIAL_ACTIONS:
         properties["unresolved"] = TEXTS
         if action == "saving":
@@ -338,7 +338,7 @@ def _nested(field: Any) -> Schema:
     if isinstance(field, serializers.ListSerializer | serializers.ListField):
         return {"type": "array", "items": _written(field.child)}
     if isinstance(field, serializers.ManyRelatedField):
-        return {"type": "array"}
+        return {"type": "array", "items": {}}
     if isinstance(field, serializers.Serializer):
         model = getattr(getattr(field, "Meta", None), "model", None)
         return {"type": "object", "properties": _of_serializer(field, model=model)}
