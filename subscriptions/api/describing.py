@@ -7,7 +7,6 @@ of it.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,8 +16,9 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 
+from subscriptions.api.fields import Strict
 from subscriptions.api.paging import TENANT, Parameter
-from subscriptions.api.problems import CODES, MEDIA_TYPE
+from subscriptions.api.problems import CODES, MEDIA_TYPE, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,6 +40,8 @@ OF_BODY = (
     "too_large",
     "unsupported_media_type",
 )
+# Where an operation of the document keeps the codes of its problems.
+CODES_OF = "x-problems"
 NUMBER: dict[str, Any] = {"type": "integer"}
 COUNTED = (
     ("RateLimit-Limit", _("How many requests the key may make in the window."), NUMBER),
@@ -77,21 +79,21 @@ def described(id: str, summary: StrOrPromise, **more: Any) -> Callable[[View], V
     return decorate
 
 
-class FaultShape(serializers.Serializer[Any]):
-    field = serializers.CharField(help_text=_("A JSON pointer into the body, or the name of a parameter."))
-    detail = serializers.CharField()
-    code = serializers.CharField()
-
-
-class ProblemShape(serializers.Serializer[Any]):
-    """RFC 9457."""
-
-    type = serializers.CharField(help_text=_("Where the code is described."))
-    title = serializers.CharField()
-    status = serializers.IntegerField()
-    code = serializers.CharField(help_text=_("What programs may rely on."))
-    detail = serializers.CharField()
-    errors = FaultShape(many=True)  # type: ignore[assignment]
+TEXT: dict[str, Any] = {"type": "string"}
+FAULT = {
+    "field": {**TEXT, "description": _("A JSON pointer into the body, or the name of a parameter.")},
+    "detail": TEXT,
+    "code": TEXT,
+}
+# RFC 9457.
+PROBLEM = {
+    "type": {**TEXT, "description": _("Where the code is described.")},
+    "title": TEXT,
+    "status": {"type": "integer"},
+    "code": {**TEXT, "description": _("What programs may rely on.")},
+    "detail": TEXT,
+    "errors": {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}},
+}
 
 
 @cache
@@ -144,10 +146,7 @@ class Described(AutoSchema):
         if self.view.of_tenant:
             query.append(TENANT)
         found = [_parameter(each, OpenApiParameter.QUERY) for each in query]
-        found += [_parameter(each, OpenApiParameter.HEADER) for each in self.operation.headers]
-        if self.view.authentication_classes:
-            found += [_of_answer(*each) for each in COUNTED]
-        return found
+        return found + [_parameter(each, OpenApiParameter.HEADER) for each in self.operation.headers]
 
     def get_request_serializer(self) -> Any:
         return self.operation.takes
@@ -157,10 +156,19 @@ class Described(AutoSchema):
         found: dict[Any, Any] = {operation.status: OpenApiResponse(operation.gives, str(operation.summary))}
         for status, means in operation.also.items():
             found[status] = OpenApiResponse(None, str(means))
-        for status, codes in self._problems().items():
-            told = "; ".join(f"`{code}`: {CODES[code].title}" for code in codes)
-            found[(status, MEDIA_TYPE)] = OpenApiResponse(ProblemShape, told, [_example(code) for code in codes])
         return found
+
+    def get_extensions(self) -> dict[str, Any]:
+        """The codes of its problems, for `complete`."""
+        codes = list(ALWAYS) if self.view.authentication_classes else ["unknown_parameter", "bad_filter"]
+        if self.view.of_tenant:
+            codes += OF_TENANT
+        if self.operation.takes is not None:
+            codes += OF_BODY
+        return {CODES_OF: list(dict.fromkeys([*codes, *self.operation.problems]))}
+
+    def get_serializer_name(self, serializer: Any, direction: Any) -> str:
+        return type(serializer).__name__.removesuffix("Shape")
 
     def get_examples(self) -> list[OpenApiExample]:
         found = []
@@ -171,30 +179,51 @@ class Described(AutoSchema):
             found.append(OpenApiExample("answer", self.operation.answer, response_only=True, status_codes=status))
         return found
 
-    def _problems(self) -> dict[int, list[str]]:
-        """The codes by status, as one status has one description."""
-        codes = list(ALWAYS) if self.view.authentication_classes else ["unknown_parameter", "bad_filter"]
-        if self.view.of_tenant:
-            codes += OF_TENANT
-        if self.operation.takes is not None:
-            codes += OF_BODY
-        found: dict[int, list[str]] = defaultdict(list)
-        for code in dict.fromkeys([*codes, *self.operation.problems]):
-            found[CODES[code].status].append(code)
-        return dict(sorted(found.items()))
+    def _map_basic_serializer(self, serializer: Any, direction: Any) -> Any:
+        """What is refused by the serializer is refused by its schema."""
+        parent: Any = super()
+        found = parent._map_basic_serializer(serializer, direction)
+        return {**found, "additionalProperties": False} if isinstance(serializer, Strict) else found
 
 
 def _parameter(each: Parameter, place: Any) -> OpenApiParameter:
     return OpenApiParameter(each.name, each.schema, place, description=str(each.about))
 
 
-def _of_answer(name: str, about: StrOrPromise, schema: dict[str, Any]) -> OpenApiParameter:
-    return OpenApiParameter(name, schema, OpenApiParameter.HEADER, description=str(about), response=True)
+def shared() -> dict[str, dict[str, Any]]:
+    """Components that every route refers to."""
+    statuses = sorted({kind.status for kind in CODES.values()})
+    return {
+        "schemas": {"Problem": _shape(PROBLEM), "Fault": _shape(FAULT)},
+        "responses": {f"Problem{status}": _answer(status) for status in statuses},
+        "headers": {name: {"description": str(about), "schema": schema} for name, about, schema in COUNTED},
+    }
 
 
-def _example(code: str) -> OpenApiExample:
-    kind = CODES[code]
-    value = {
+def complete(operation: dict[str, Any]) -> None:
+    """Give an operation of the document its problems, and the headers of every answer."""
+    if operation.get("security"):
+        for answer in operation["responses"].values():
+            answer["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name, *_more in COUNTED}
+    for status in sorted({CODES[code].status for code in operation[CODES_OF]}):
+        operation["responses"][str(status)] = {"$ref": f"#/components/responses/Problem{status}"}
+
+
+def _answer(status: int) -> dict[str, Any]:
+    codes = {code: kind for code, kind in CODES.items() if kind.status == status}
+    return {
+        "description": "; ".join(f"`{code}`: {kind.title}" for code, kind in codes.items()),
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "examples": {code: {"value": _example(code, kind)} for code, kind in codes.items()},
+            }
+        },
+    }
+
+
+def _example(code: str, kind: Kind) -> dict[str, Any]:
+    return {
         "type": f"https://signalpost.example/api/v1/docs/#{code}",
         "title": str(kind.title),
         "status": kind.status,
@@ -202,4 +231,12 @@ def _example(code: str) -> OpenApiExample:
         "detail": str(kind.advice),
         "errors": [],
     }
-    return OpenApiExample(code, value)
+
+
+def _shape(fields: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Its words in the language that is asked for."""
+    told = {
+        name: {word: str(value) if word == "description" else value for word, value in each.items()}
+        for name, each in fields.items()
+    }
+    return {"type": "object", "properties": told, "required": list(told)}

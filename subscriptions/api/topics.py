@@ -47,7 +47,6 @@ class TopicList(ApiView):
 
 
 class TopicDetail(ApiView):
-    @described("get_topic", _("Get a topic with its schema"), gives=TopicDetailShape)
     def get(self, request: Request, name: str) -> Response:
         offer = offers.find(name, self.tenant)
         if offer is None:

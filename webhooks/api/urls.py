@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction
 from django.urls import Resolver404, path, re_path, resolve
 from django.views.decorators.csrf import csrf_exempt
+from django.views.generic import RedirectView
 
 from subscriptions.api import audit, keys, people, subscriptions, tenants, topics
 from subscriptions.api.views import NotFound
 from subscriptions.models import home
-from webhooks.api import attempts, deliveries, events, feed, inbox, replays, stats, trials, wishes
+from webhooks.api import attempts, deliveries, documents, events, feed, inbox, replays, stats, trials, wishes
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -76,5 +77,8 @@ urlpatterns = [
     path("invitations/<int:pk>/", people.InvitationDetail.as_view(), name="invitation"),
     path("invitations/<int:pk>/again/", people.InvitationAgain.as_view(), name="invitation_again"),
     path("audit/", audit.Entries.as_view(), name="audit"),
+    path("openapi.json", documents.OpenApi.as_view(), name="openapi"),
+    path("docs/", documents.docs, name="docs"),
+    path("", RedirectView.as_view(pattern_name="signalpost-api:docs"), name="root"),
     re_path("", elsewhere),
 ]

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 AGAIN = "1"  # seconds
 
 
+EXAMPLE = {
+    **topics.TOPIC,
+    "schema": {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "properties": {}},
+    "sample": {"type": "shop.order.updated", "timestamp": "2026-11-21T09:30:00.123Z", "tenant": "acme", "data": {}},
+}
+
+
 class SubscriptionDetail(subscriptions.SubscriptionDetail):
     @described(
         "delete_subscription",
@@ -51,7 +58,7 @@ class TopicDetailShape(topics.TopicDetailShape):
 
 
 class TopicDetail(topics.TopicDetail):
-    @described("get_topic", _("Get a topic with its schema and a sample"), gives=TopicDetailShape)
+    @described("get_topic", _("Get a topic with its schema and a sample"), gives=TopicDetailShape, answer=EXAMPLE)
     def get(self, request: Request, name: str) -> Response:
         return super().get(request, name)
 
