@@ -11,11 +11,12 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.db.models.signals import post_delete
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from tests.webhooks.traffic import make_attempt, make_delivery, make_event
 from webhooks.management.arguments import counted, duration, moment
-from webhooks.models import Attempt, Delivery, Event, Replay
+from webhooks.models import Attempt, Delivery, Event, Receipt, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -249,6 +250,17 @@ def test_prune_forgets_old_replays_of_which_nothing_is_left(acme: Subscription) 
 
 
 @pytest.mark.django_db(databases=["default", "other"])
+def test_prune_forgets_names_that_programs_used_a_week_ago(acme: Subscription) -> None:
+    for days in (6, 8, 400):
+        Receipt.objects.create(
+            tenant=acme.tenant, name=f"id {days}", answer=b"[]", created_at=Now() - timedelta(days=days)
+        )
+    told = "0 events, 0 deliveries, 0 attempts, 2 receipts"
+    assert run("prune", "--older-than", "900d", "--dry-run") == f"Would delete {told}.\n"
+    assert run("prune", "--older-than", "900d", batch=1) == f"Deleted {told}.\n"
+    assert Receipt.objects.get().name == "id 6"
+
+
 def test_prune_keeps_what_is_still_to_be_sent(acme: Subscription, globex: Subscription, tenant: Tenant) -> None:
     waiting = make_event(tenant, age=OLD, fanned_out_at=None)
     for status in ("pending", "retrying"):

@@ -13,7 +13,8 @@ from django.utils import timezone
 from subscriptions.conf import conf
 from subscriptions.models import home
 from webhooks.management.arguments import counted, duration
-from webhooks.models import Attempt, Delivery, Event, Replay
+from webhooks.models import Attempt, Delivery, Event, Receipt, Replay
+from webhooks.models.receipts import REMEMBERED
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -44,7 +45,7 @@ class Command(BaseCommand):
         aliases = dict.fromkeys([home(), *conf.databases])
         if options["dry_run"]:
             counts = sum((would_go(before, using=alias) for alias in aliases), Counter())
-            counts["replay"] = over(before).count()
+            counts.update(replay=over(before).count(), receipt=outlived().count())
             self.stdout.write(f"Would delete {_counts(counts)}.")
             return
         counts = Counter()
@@ -56,14 +57,14 @@ class Command(BaseCommand):
                     told = time.monotonic()
                     self.stdout.write(f"Deleted {_counts(counts)} so far.")
         # Last, as their deliveries are gone by now.
-        counts["replay"] = prune_replays(before, batch=batch)
+        counts["replay"] = prune_rows(over(before), batch=batch)
+        counts["receipt"] = prune_rows(outlived(), batch=batch)
         self.stdout.write(f"Deleted {_counts(counts)}.")
 
 
 def _counts(counts: Counter[str]) -> str:
     told = [counted(counts[noun], noun) for noun in ("event", "delivery", "attempt")]
-    if counts["replay"]:
-        told.append(counted(counts["replay"], "replay"))
+    told += [counted(counts[noun], noun) for noun in ("replay", "receipt") if counts[noun]]
     return ", ".join(told)
 
 
@@ -81,15 +82,20 @@ def over(before: datetime) -> QuerySet[Replay]:
     return rows.exclude(Exists(Delivery.objects.using(home()).filter(replay=OuterRef("pk"))))
 
 
-def prune_replays(before: datetime, *, batch: int) -> int:
+def outlived() -> QuerySet[Receipt]:
+    """Receipts of names that may be used again, whatever else is kept."""
+    return Receipt.objects.using(home()).filter(created_at__lt=Now() - REMEMBERED)
+
+
+def prune_rows(rows: QuerySet[Any], *, batch: int) -> int:
     """Delete them, some in each transaction, and say how many."""
     skip_locked = connections[home()].features.has_select_for_update_skip_locked
     gone = 0
     while True:
         with transaction.atomic(using=home()):
-            free = over(before).order_by("pk").select_for_update(skip_locked=skip_locked)
+            free = rows.order_by("pk").select_for_update(skip_locked=skip_locked)
             some = list(free.values_list("pk", flat=True)[:batch])
-            gone += _raw_delete(Replay.objects.using(home()).filter(pk__in=some), home())
+            gone += _raw_delete(rows.model._base_manager.using(home()).filter(pk__in=some), home())
         if len(some) < batch:
             return gone
 
