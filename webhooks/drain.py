@@ -87,7 +87,14 @@ class Drain:
             return True
         more = bool(carried or replayed or events)
         results = self.take(0 if more else turns.pause(POLL))
-        return more or bool(claims or results or self.flying)
+        return more or bool(claims or results or self.flying) or (claim and self._waited_for_room())
+
+    def _waited_for_room(self) -> bool:
+        """What this machine has no room for is due, and so nothing has ended."""
+        if self.network is None or self.network.room > 0:
+            return False
+        time.sleep(POLL)
+        return True
 
     def _replay(self) -> bool:
         if self.flying and time.monotonic() < self.next_replay:
@@ -97,7 +104,7 @@ class Drain:
         return stepped
 
     def _claim(self) -> int:
-        room = min(conf.in_flight - self.flying, BATCH)
+        room = min(self.network.room if self.network else conf.in_flight, BATCH)
         claims = deliveries.claim(room, busy=self.network.busy if self.network else {}) if room > 0 else []
         if not claims:
             return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from webhooks.models import Attempt
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
 DETAIL_LIMIT = 500  # characters, the width of the column
 Reason = Attempt.Reason
+# What the system answers who has no files, no memory or no buffers left.
+_SHORT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
 class SendFailure(Exception):  # noqa: N818 — it is an outcome that is expected, not an error of the program
@@ -29,3 +32,12 @@ class SendFailure(Exception):  # noqa: N818 — it is an outcome that is expecte
     def with_headers(self, request_headers: bytes) -> Self:
         self.request_headers = request_headers
         return self
+
+
+class ShortageError(Exception):
+    """This machine lacks what a request takes. That says nothing of the
+    receiver: it is no attempt, and the delivery goes out when there is room."""
+
+
+def is_shortage(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in _SHORT_OF

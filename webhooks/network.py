@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 # Every request keeps its own deadline; this is for a mistake in keeping it.
 SPARE = 5.0
+# Where this machine lacks files or memory, nothing more is taken for so long,
+# and then half as much; all of it again after so long without.
+SHORT_SECONDS, SCARCE_SECONDS = 1.0, 60.0
 
 
 class Network:
@@ -45,6 +48,8 @@ class Network:
         # By when each must have ended; in the order of that.
         self._sends: dict[asyncio.Task[None], float] = {}
         self._started: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._short_at = -SCARCE_SECONDS
+        self._most = conf.in_flight
         # A daemon: whatever hangs in it must not keep the worker from ending.
         self._thread = threading.Thread(target=self._run, name="signalpost-network", daemon=True)
         self._thread.start()
@@ -61,6 +66,14 @@ class Network:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
+    @property
+    def room(self) -> int:
+        """How many more requests it takes."""
+        since = time.monotonic() - self._short_at
+        if since < SHORT_SECONDS:
+            return 0
+        return (self._most if since < SCARCE_SECONDS else conf.in_flight) - len(self.flying)
+
     def submit(self, claims: Iterable[Claim]) -> None:
         claims = list(claims)
         self._loop.call_soon_threadsafe(self._start, claims)
@@ -68,8 +81,8 @@ class Network:
 
     def take(self, timeout: float, most: int) -> list[tuple[Claim, sending.Outcome | None]]:
         """What has finished, `most` at once, after at most `timeout` seconds of
-        waiting for the first, or until `wake`. No outcome says that the claim
-        was too old and was not sent."""
+        waiting for the first, or until `wake`. No outcome says that it was not
+        sent: the claim was too old, or there was no room for it."""
         finished = []
         try:
             finished.append(self._finished.get(timeout=timeout))
@@ -135,6 +148,8 @@ class Network:
         try:
             if fresh(claim):
                 outcome = await sending.call(claim, self._client)
+        except transport.ShortageError as error:
+            self._run_short(error)
         except asyncio.CancelledError:
             if self._closing.is_set():
                 raise
@@ -142,6 +157,16 @@ class Network:
         except Exception as error:  # noqa: BLE001 - logged there
             outcome = _broke(claim, error, began)
         self._finished.put((claim, outcome))
+
+    def _run_short(self, error: transport.ShortageError) -> None:
+        """All that were submitted together fail together: that is one time."""
+        now = time.monotonic()
+        since = now - self._short_at
+        if since < SHORT_SECONDS:
+            return
+        self._most = max(1, min(len(self._sends), self._most if since < SCARCE_SECONDS else conf.in_flight) // 2)
+        self._short_at = now
+        logger.error("This machine has no room for so many requests (%s); for now %d at once", error, self._most)
 
 
 def _broke(claim: Claim, error: Exception, began: float) -> sending.Outcome:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from subscriptions.addresses import refusal
 from webhooks.connections import Connection
-from webhooks.failures import Reason, SendFailure
+from webhooks.failures import Reason, SendFailure, ShortageError, is_shortage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -95,6 +95,7 @@ class Opener:
         except TimeoutError:
             raise SendFailure(Reason.DNS, f"The lookup of {host} took too long.") from None
         except (OSError, ValueError) as error:
+            _check_shortage(error)
             raise SendFailure(Reason.DNS, f"The lookup of {host} failed: {describe(error)}.") from None
 
     async def _connect(self, address: Address, *, target: ParsedTarget, deadline: float) -> Connection:
@@ -126,9 +127,15 @@ class Opener:
                 detail = "no connection was made" if step is Reason.CONNECT else "the TLS handshake did not end"
                 raise SendFailure(Reason.TIMEOUT, detail) from None
             if isinstance(error, OSError):
+                _check_shortage(error)
                 raise SendFailure(step, describe(error)) from None
             raise
         return connection
+
+
+def _check_shortage(error: Exception) -> None:
+    if is_shortage(error):
+        raise ShortageError(describe(error)) from error
 
 
 def _check_peer(sock: socket.socket, address: Address, port: int) -> None:

@@ -58,7 +58,8 @@ def prepare(claim: Claim, *, timestamp: int) -> Request:
 
 
 async def call(claim: Claim, client: transport.Client) -> Outcome:
-    """Send it, once. Whatever goes wrong is an outcome; only a cancellation is raised."""
+    """Send it, once. Whatever goes wrong is an outcome; only a cancellation is
+    raised, and a ShortageError, as nothing was tried."""
     began = time.monotonic()
 
     def failed(reason: Attempt.Reason, detail: str, *, request_headers: bytes = b"") -> Outcome:
@@ -79,6 +80,8 @@ async def call(claim: Claim, client: transport.Client) -> Outcome:
         answer = await client.post(request.url, headers=request.headers, body=request.body, pool=claim.subscription_id)
     except transport.SendFailure as failure:
         return failed(failure.reason, failure.detail, request_headers=failure.request_headers)
+    except transport.ShortageError:
+        raise
     except Exception as error:
         # A mistake of ours must cost this one attempt, not the drain. What the
         # receiver saw of it nobody knows, as after a crash.

@@ -21,7 +21,7 @@ import httpx
 from subscriptions.addresses import DEFAULT_PORTS, ParsedTarget, RefusedAddress, check_url, parse_networks
 from subscriptions.conf import conf
 from webhooks.connections import Connection, Request
-from webhooks.failures import Reason, SendFailure
+from webhooks.failures import Reason, SendFailure, ShortageError
 from webhooks.opening import Opener, describe, tls_context
 from webhooks.pooling import Pool
 from webhooks.replies import Reply, Unanswered
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from subscriptions.addresses import Network
     from webhooks.opening import Resolve
 
-__all__ = ["Answer", "Client", "SafeTransport", "SendFailure", "tls_context"]
+__all__ = ["Answer", "Client", "SafeTransport", "SendFailure", "ShortageError", "tls_context"]
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +148,10 @@ class SafeTransport(httpx.AsyncBaseTransport):
         for connection in connections:
             await connection.lost
 
+    def drop_idle(self) -> None:
+        """Close the connections that are kept and not in use."""
+        self._pool.close()
+
     def _check_open(self) -> None:
         if self._closed:
             raise SendFailure(Reason.CONNECT, "The transport is closed.")
@@ -160,7 +164,7 @@ class SafeTransport(httpx.AsyncBaseTransport):
         """What `handle_async_request` does, without what httpx makes of a
         request and its answer: a fifth of what a delivery takes of the worker.
 
-        Raises SendFailure."""
+        Raises SendFailure and ShortageError."""
         self._check_open()
         target = route.target
         if target is None:
@@ -215,7 +219,7 @@ class Client:
         """POST `body`, once (see `SafeTransport.send` for the one exception).
 
         `pool` says whose kept connections may be used: the subscription's id.
-        Raises SendFailure and nothing else.
+        Raises SendFailure, or ShortageError where this machine has no room for it.
         """
         _check_headers(headers)
         if isinstance(self._transport, SafeTransport):
@@ -253,6 +257,9 @@ class Client:
             reply = await transport.send(route, request, pool=pool)
         except SendFailure as failure:
             raise failure.with_headers(sent) from None
+        except ShortageError:
+            transport.drop_idle()
+            raise
         except Exception as error:  # nothing that one delivery raises may end the drain
             raise _failure(error).with_headers(sent) from error
         return Answer(

@@ -23,6 +23,7 @@ from rq.worker import WorkerStatus
 
 from subscriptions.conf import conf
 from webhooks import drain
+from webhooks.pooling import IDLE_IN_ALL
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -38,6 +39,25 @@ logger = logging.getLogger(__name__)
 PAUSE = 1.0
 # Beyond the requests in flight: to record what came of them.
 SPARE = 5.0
+# Files that a worker has open beside its connections to receivers.
+OTHER_FILES = 124
+
+
+def _make_room() -> None:
+    """As many open files as the requests in flight and the kept connections
+    take: 1,024 are what most systems allow at first, and more if asked."""
+    try:
+        import resource
+    except ImportError:  # no Unix
+        return
+    needed = conf.in_flight + IDLE_IN_ALL + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < needed:
+        logger.warning("The system allows %d open files, of the %d that SIGNALPOST_IN_FLIGHT takes", allowed, needed)
 
 
 class Quiet(logging.Filter):
@@ -83,6 +103,7 @@ class Worker(SimpleWorker):
             self.log.removeFilter(quiet)
 
     def _work(self, *args: Any, **kwargs: Any) -> bool:
+        _make_room()
         once = bool(kwargs.get("max_jobs") or kwargs.get("max_idle_time"))
         self._install_signal_handlers()  # type: ignore[no-untyped-call]
         watch = drain.watch()

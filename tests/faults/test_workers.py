@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -181,3 +183,20 @@ def test_an_application_that_dies_between_commit_and_ring_has_its_events_sent(wo
     assert Event.objects.count() == 6
     world.worker()
     world.all_delivered(6)
+
+
+def test_a_worker_that_runs_out_of_files_fails_no_delivery(world: World) -> None:
+    """What this machine lacks is no receiver's fault: no attempt is spent on it."""
+    world.subscribe(*map(str, range(30)))
+    for path in range(30):
+        world.receiver.hold(f"/{path}")
+    worker = world.working(**PATIENT)
+    files = len([*Path(f"/proc/{worker.process.pid}/fd").iterdir()]) + 40
+    resource.prlimit(worker.process.pid, resource.RLIMIT_NOFILE, (files, files))
+    world.sell(10)
+    world.receiver.wait_for(20, timeout=40)
+    worker.wait_to_say("no room for so many requests", timeout=20)
+    world.receiver.let_go()
+    world.all_delivered(300)
+    assert set(Delivery.objects.values_list("attempt_count", flat=True)) == {1}
+    assert not Attempt.objects.exclude(reason="").exists()

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
+import socket
 import threading
 import time
 from collections import Counter, defaultdict
@@ -423,6 +426,36 @@ def test_a_process_that_was_frozen_hands_back_instead_of_sending(
     # The first attempt was never made, and left no trace.
     assert [attempt.number for attempt in Attempt.objects.all()] == [1]
     assert Delivery.objects.get().lease == 2
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS], ids=os.strerror)
+def test_what_this_machine_lacks_is_no_attempt_and_halves_what_it_takes(
+    subscription: Subscription, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: int
+) -> None:
+    make_deliveries(subscription, 6)
+    make, short = socket.socket, iter(range(6))
+    mosts: list[int] = []
+
+    def lacking(*args: Any, **kwargs: Any) -> socket.socket:
+        if args == (socket.AF_INET,) and next(short, None) is not None:
+            raise OSError(error, os.strerror(error))
+        return make(*args, **kwargs)
+
+    def claim(room: int, *, busy: Any) -> Any:
+        mosts.append(room)
+        return claims.claim(room, busy=busy)
+
+    monkeypatch.setattr(network, "SHORT_SECONDS", 0.05)
+    monkeypatch.setattr(deliveries, "claim", claim)
+    monkeypatch.setattr(socket, "socket", lacking)
+    assert drain.run()["delivered"] == 6
+    assert set(Delivery.objects.values_list("attempt_count", flat=True)) == {1}
+    assert set(Attempt.objects.values_list("reason", flat=True)) == {""}
+    assert mosts[0] > 6
+    assert max(mosts[1:]) == 3
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
+        f"This machine has no room for so many requests ({os.strerror(error)}); for now 3 at once"
+    ]
 
 
 @pytest.mark.parametrize(

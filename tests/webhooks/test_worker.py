@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import re
+import resource
 import signal
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from django.conf import settings
+from django.conf import settings as django_settings
 from django.db import OperationalError, connection
 from redis import Redis
 from rq import Queue
@@ -16,13 +17,15 @@ from rq.serializers import JSONSerializer
 from tests.receiver import Reply
 from tests.servers import Process, Valkey, wait_for
 from tests.traffic import let_leases_end, make_deliveries, make_event
-from webhooks import tasks
+from webhooks import tasks, worker
 from webhooks.models import Attempt, Delivery
 from webhooks.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from pytest_django.fixtures import Settings
 
     from subscriptions.models import Subscription, Tenant
     from tests.receiver import Receiver
@@ -37,7 +40,7 @@ Status = Delivery.Status
 def valkey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Valkey]:
     """Not started yet."""
     valkey = Valkey(tmp_path)
-    monkeypatch.setitem(settings.RQ_QUEUES["default"], "URL", valkey.url)
+    monkeypatch.setitem(django_settings.RQ_QUEUES["default"], "URL", valkey.url)
     tasks.forget()
     yield valkey
     if valkey.process is not None:
@@ -340,3 +343,30 @@ def test_a_worker_that_may_run_one_job_ends_after_it(  # noqa: PLR0917 - fixture
     with Process(*RQWORKER, "--max-jobs", "1", env=env, log=tmp_path / "log") as worker:
         assert worker.process.wait(20) == 0, worker.text
     assert statuses() == {Status.DELIVERED: 1}
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "then", "says"),
+    [
+        (4096, 4096, None, ""),
+        (1024, 1 << 20, 1524, ""),
+        (1024, resource.RLIM_INFINITY, 1524, ""),
+        (1024, 1200, 1200, "The system allows 1200 open files, of the 1524 that SIGNALPOST_IN_FLIGHT takes"),
+    ],
+)
+def test_a_worker_asks_for_the_files_that_it_takes(  # noqa: PLR0917 - fixtures
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    soft: int,
+    hard: int,
+    then: int | None,
+    says: str,
+) -> None:
+    asked: list[tuple[int, int]] = []
+    settings.SIGNALPOST_IN_FLIGHT = 1000
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    worker._make_room()
+    assert asked == ([(then, hard)] if then else [])
+    assert caplog.messages == ([says] if says else [])
