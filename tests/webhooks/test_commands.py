@@ -10,8 +10,8 @@ from unittest.mock import patch
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
-from django.db.models.signals import post_delete
 from django.db.models.functions import Now
+from django.db.models.signals import post_delete
 from django.utils import timezone
 
 from tests.webhooks.traffic import make_attempt, make_delivery, make_event
@@ -261,6 +261,7 @@ def test_prune_forgets_names_that_programs_used_a_week_ago(acme: Subscription) -
     assert Receipt.objects.get().name == "id 6"
 
 
+@pytest.mark.django_db(databases=["default", "other"])
 def test_prune_keeps_what_is_still_to_be_sent(acme: Subscription, globex: Subscription, tenant: Tenant) -> None:
     waiting = make_event(tenant, age=OLD, fanned_out_at=None)
     for status in ("pending", "retrying"):
