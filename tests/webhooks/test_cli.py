@@ -400,7 +400,18 @@ class TestTheSite:
         assert "cannot be reached" in said
 
     @pytest.mark.parametrize(
-        "url", ["", "hooks.example", "ftp://hooks.example", "https://", "https://a b/", "https://a:x"]
+        "url",
+        [
+            "",
+            "hooks.example",
+            "ftp://hooks.example",
+            "https://",
+            "https://a b/",
+            "https://a:x",
+            "https://xn--/",
+            "http://[::1",
+            "http://a:0",
+        ],
     )
     def test_an_address_that_is_none_is_wrongly_written(
         self, offline: Callable[..., Any], url: str, monkeypatch: pytest.MonkeyPatch

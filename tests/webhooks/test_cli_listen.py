@@ -103,7 +103,7 @@ class TestListen:
         assert re.fullmatch(pattern, listening.lines[0])
         assert receiver.received[0].body == bytes(first.body)
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_when_it_is_stopped_it_leaves_no_subscription(self, listening: Script, number: int) -> None:
         assert Subscription.objects.get().is_feed
         assert listening.stop(number) == 0

@@ -88,8 +88,8 @@ class Listener:
             self.out.say(f"Each is signed with {self.own.secrets[0]}")
 
     def _ask(self) -> Any:
-        self.own.renew()
         try:
+            self.own.renew()
             return self.site.get(f"{self.own.path}feed/", after=self.position, limit=LIMIT)
         except RefusedError as error:
             if error.status != GONE:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from webhooks import __version__
 from webhooks.cli import AWAY, DONE, FAILED, listening, replaying, tailing, topics
 from webhooks.cli.showing import Out, ReaderGoneError
-from webhooks.cli.site import AwayError, RefusedError, Site
+from webhooks.cli.site import AwayError, RefusedError, Site, is_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,13 +163,7 @@ def _moment(text: str) -> datetime:
 
 
 def _address(text: str) -> str:
-    """One that a request can be made to."""
-    try:
-        address = urlsplit(text)
-        good = address.scheme in {"http", "https"} and bool(address.hostname) and address.port != 0
-    except ValueError:
-        good = False
-    if not good or not text.isprintable() or " " in text:
+    if not is_address(text) or not text.isprintable() or " " in text:
         raise argparse.ArgumentTypeError(f"{text!r} is no address: write http://… or https://…")
     return text
 

@@ -56,6 +56,15 @@ class Backoff:
         time.sleep(self.pause(at_least=at_least))
 
 
+def is_address(text: str) -> bool:
+    """Whether a request can be made to it."""
+    try:
+        address = httpx.URL(text)
+        return address.scheme in {"http", "https"} and bool(address.host) and address.port != 0
+    except (httpx.InvalidURL, ValueError):  # the latter of a name that is none
+        return False
+
+
 class Site:
     def __init__(self, url: str, key: str, *, tenant: str | None = None) -> None:
         address = httpx.URL(url)

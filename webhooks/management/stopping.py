@@ -11,17 +11,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# The last is a terminal's that is closed; where there is none, neither is the signal.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """SIGTERM ends it as Ctrl-C does; so does SIGINT where a shell that
-    started us in the background has switched it off."""
+    """SIGTERM and SIGHUP end it as Ctrl-C does; so does SIGINT where a shell
+    that started us in the background has switched it off. SIGHUP that is
+    switched off, by nohup, stays so."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may say what a signal does
         return
-    before = {number: signal.signal(number, _stop) for number in SIGNALS}
+    heard = [number for number in SIGNALS if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, _stop) for number in heard}
     try:
         yield
     finally:
