@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -145,21 +146,35 @@ def operator(make_api: Callable[..., Api]) -> Api:
     return make_api(None, scopes=["read", "write", "publish", "operate"], name="Operations")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "on(database): what it asks is asked of that one only, where both are tried")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--only-database", action="store_true", help="leave out what touches no database")
+    parser.addoption("--two-databases", action="store_true", help="the other round asks the other one")
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay: no collection need walk over them again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--only-database"):
-        return
-    touching = {"db", "transactional_db", "django_db_setup"}
-    kept = [
-        item
-        for item in items
-        if item.get_closest_marker("django_db") or touching & set(getattr(item, "fixturenames", ()))
-    ]
+    kept = [item for item in items if _is_of_this_round(config, item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
+
+
+def _is_of_this_round(config: pytest.Config, item: pytest.Item) -> bool:
+    touching = {"db", "transactional_db", "django_db_setup"}
+    if config.getoption("--only-database") and not (
+        item.get_closest_marker("django_db") or touching & set(getattr(item, "fixturenames", ()))
+    ):
+        return False
+    only = item.get_closest_marker("on")
+    return only is None or not config.getoption("--two-databases") or only.args == (connections["default"].vendor,)
 
 
 @pytest.fixture

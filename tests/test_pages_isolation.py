@@ -1,10 +1,16 @@
 """Every page, found by its URL: who may not see it does not, who may not
 change anything does not, and a GET changes nothing. A new URL is tried as
-soon as it is there; that of a new kind of row needs a line in ROWS."""
+soon as it is there; that of a new kind of row needs a line in ROWS.
+
+All pages in one test, as what is in the database takes longer to set up, and
+to compare, than a page to ask for; the message names the page.
+"""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.django_db
+# Of who may do what it matters little which database is asked; of what nobody expects, much.
+one_database, the_stricter = pytest.mark.on("sqlite"), pytest.mark.on("postgresql")
 
 CHANGING = ["POST", "PUT", "PATCH", "DELETE"]
 METHODS = ["GET", "HEAD", "OPTIONS", *CHANGING]
@@ -77,7 +85,7 @@ def _routes(patterns: Any, before: str = "") -> Iterator[Page]:
             yield Page(each.name or "", route)
 
 
-PAGES = [page for page in _routes(get_resolver().url_patterns) if "<slug:slug>" in page.route]
+PAGES = [page for page in _routes(get_resolver().url_patterns) if page.route.startswith("t/<slug:slug>/")]
 ABOUT_A_ROW = [page for page in PAGES if "<int:pk>" in page.route]
 OF_THE_PERSON = [
     page for page in _routes(get_resolver().url_patterns)
@@ -85,8 +93,8 @@ OF_THE_PERSON = [
 ]  # fmt: skip
 
 
-def each(pages: list[Page]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("page", pages, ids=[page.name for page in pages])
+# A few at a time, where each is asked for hundreds of times: for two processes to share.
+SOME = pytest.mark.parametrize("pages", [PAGES[n::6] for n in range(6)], ids=[f"part {n}" for n in range(6)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,37 +165,43 @@ def everything(*, but: tuple[type, ...] = ()) -> dict[str, list[Any]]:
     }
 
 
+@contextmanager
+def unchanged(*, but: tuple[type, ...] = ()) -> Iterator[None]:
+    before = everything(but=but)
+    yield
+    assert everything(but=but) == before
+
+
 def test_the_pages_are_found() -> None:
     assert {"overview", "subscription", "deliveries", "keys", "audit", "edit"} <= {page.name for page in PAGES}
     assert {page.route.partition("<int:pk>")[0].split("/")[-2] for page in ABOUT_A_ROW} == ROWS.keys()
     assert len(OF_THE_PERSON) > 10
 
 
-@each(PAGES)
-def test_an_outsider_finds_nothing(world: World, page: Page) -> None:
-    before = everything()
-    for method in METHODS:
-        answer = world.charlie.generic(method, world.at(page))
-        assert answer.status_code in {404, 405}, method
-        assert OURS.encode() not in answer.content
-    assert everything() == before
+@one_database
+def test_an_outsider_finds_nothing(world: World) -> None:
+    with unchanged():
+        for page, method in product(PAGES, METHODS):
+            answer = world.charlie.generic(method, world.at(page))
+            assert answer.status_code in {404, 405}, (page, method)
+            assert OURS.encode() not in answer.content, (page, method)
 
 
-@each(ABOUT_A_ROW)
-def test_under_ones_own_address_anothers_row_is_as_if_it_were_not_there(world: World, page: Page) -> None:
-    before = everything()
-    for method in METHODS:
-        answers: list[Any] = [
-            world.charlie.generic(method, page.at("globex", numbers))
-            for numbers in (world.numbers, dict.fromkeys(ROWS, NOWHERE))
-        ]
-        foreign, missing = answers
-        assert foreign.status_code == missing.status_code
-        assert foreign.status_code in {404, 405} or page.name == "invitation_withdraw"
-        assert OURS.encode() not in foreign.content
-    assert everything() == before
+@one_database
+def test_under_ones_own_address_anothers_row_is_as_if_it_were_not_there(world: World) -> None:
+    with unchanged():
+        for page, method in product(ABOUT_A_ROW, METHODS):
+            answers: list[Any] = [
+                world.charlie.generic(method, page.at("globex", numbers))
+                for numbers in (world.numbers, dict.fromkeys(ROWS, NOWHERE))
+            ]
+            foreign, missing = answers
+            assert foreign.status_code == missing.status_code, (page, method)
+            assert foreign.status_code in {404, 405} or page.name == "invitation_withdraw", (page, method)
+            assert OURS.encode() not in foreign.content, (page, method)
 
 
+@one_database
 def test_anothers_number_in_a_query_finds_nothing(world: World) -> None:
     number = world.numbers["subscriptions"]
     event = Delivery.objects.get().event.webhook_id
@@ -201,100 +215,101 @@ def test_anothers_number_in_a_query_finds_nothing(world: World) -> None:
     assert Replay.objects.count() == 1
 
 
-@each(PAGES)
-def test_a_stranger_is_sent_to_sign_in(world: World, page: Page) -> None:
-    before = everything()
-    for method in METHODS:
-        answer: Any = Client().generic(method, world.at(page))
-        assert answer.status_code == 405 or answer.url.startswith("/account/login/?next=/t/acme/"), method
-    part = Client().get(world.at(page), headers={"hx-request": "true"})
-    assert part.status_code == 405 or (part.content, part["hx-refresh"]) == (b"", "true")
-    assert everything() == before
+@one_database
+def test_a_stranger_is_sent_to_sign_in(world: World) -> None:
+    with unchanged():
+        for page in PAGES:
+            for method in METHODS:
+                answer: Any = Client().generic(method, world.at(page))
+                to_sign_in = answer.status_code == 405 or answer.url.startswith("/account/login/?next=/t/acme/")
+                assert to_sign_in, (page, method)
+            part = Client().get(world.at(page), headers={"hx-request": "true"})
+            assert part.status_code == 405 or (part.content, part["hx-refresh"]) == (b"", "true"), page
 
 
-@pytest.mark.parametrize(("role", "may"), [("viewer", EVERY_MEMBERS), ("developer", DEVELOPERS)])
-@each(PAGES)
-def test_who_may_only_look_changes_nothing(world: World, enter: Any, page: Page, role: str, may: set[str]) -> None:
-    if page.name in may:
-        return
+@one_database
+@pytest.mark.parametrize(("role", "may"), [("viewer", EVERY_MEMBERS), ("developer", DEVELOPERS)], ids=str)
+def test_who_may_only_look_changes_nothing(world: World, enter: Any, role: str, may: set[str]) -> None:
     bob = enter("bob", world.acme, role)
-    before = everything()
-    for method in CHANGING:
-        assert bob.generic(method, world.at(page)).status_code in {403, 405}, method
-    assert everything() == before
+    with unchanged():
+        for page, method in product(PAGES, CHANGING):
+            if page.name not in may:
+                assert bob.generic(method, world.at(page)).status_code in {403, 405}, (page, method)
 
 
-@each(PAGES)
-def test_support_looks_and_changes_nothing(world: World, enter: Any, page: Page) -> None:
+@one_database
+def test_support_looks_and_changes_nothing(world: World, enter: Any) -> None:
     sam = enter("sam", is_staff=True)
     get_user_model().objects.get(username="sam").user_permissions.add(
         Permission.objects.get(codename=support.PERMISSION.partition(".")[2])
     )
-    assert sam.get(world.at(page)).status_code in {404, 405}
+    for page in PAGES:
+        assert sam.get(world.at(page)).status_code in {404, 405}, page
     session = sam.session
     session[support.SESSION_KEY] = {"tenant": world.acme.pk, "since": timezone.now().timestamp()}
     session.save()
-    before = everything(but=(AuditEntry,))
-    for method in CHANGING:
-        assert sam.generic(method, world.at(page)).status_code in {403, 405}, method
-    sam.get(world.at(page))
-    assert everything(but=(AuditEntry,)) == before
-    assert set(AuditEntry.objects.values_list("action", flat=True)) <= {AuditEntry.Action.SUPPORT_LOOKED}
+    with unchanged(but=(AuditEntry,)):
+        for page in PAGES:
+            for method in CHANGING:
+                assert sam.generic(method, world.at(page)).status_code in {403, 405}, (page, method)
+            sam.get(world.at(page))
+    assert set(AuditEntry.objects.values_list("action", flat=True)) == {AuditEntry.Action.SUPPORT_LOOKED}
 
 
-@each(PAGES)
-def test_looking_changes_nothing(world: World, page: Page) -> None:
-    before = everything()
-    for method in ("GET", "HEAD", "OPTIONS"):
-        assert world.alice.generic(method, world.at(page)).status_code < 500
-    for target in ("subscriptions", "sample", "delete", "panel"):
-        world.alice.get(world.at(page), headers={"hx-request": "true", "hx-target": target})
-    assert everything() == before
+@one_database
+def test_looking_changes_nothing(world: World) -> None:
+    with unchanged():
+        for page in PAGES:
+            for method in ("GET", "HEAD", "OPTIONS"):
+                assert world.alice.generic(method, world.at(page)).status_code < 500, (page, method)
+            for target in ("subscriptions", "sample", "delete", "panel"):
+                world.alice.get(world.at(page), headers={"hx-request": "true", "hx-target": target})
 
 
-@each(OF_THE_PERSON)
-def test_looking_at_ones_account_changes_nothing(world: World, page: Page) -> None:
-    before = everything(but=(EmailAddress,))  # allauth writes down, on looking, that a person has one
-    for client in (world.alice, Client()):
-        assert client.get(f"/{page.route}").status_code < 500
-    assert everything(but=(EmailAddress,)) == before
+@one_database
+def test_looking_at_ones_account_changes_nothing(world: World) -> None:
+    with unchanged(but=(EmailAddress,)):  # allauth writes down, on looking, that a person has one
+        for page, client in product(OF_THE_PERSON, (world.alice, Client())):
+            assert client.get(f"/{page.route}").status_code < 500, page
 
 
-@each(PAGES)
-def test_no_cache_shows_a_page_to_somebody_else_or_a_part_as_the_page(world: World, page: Page) -> None:
-    answer = world.alice.get(world.at(page))
-    if answer.status_code == 405:
-        return
-    assert "private" in answer["cache-control"]
-    assert {"Cookie", "HX-Request", "HX-Target"} <= set(answer["vary"].split(", "))
-    assert answer["x-frame-options"] == "DENY"
-    assert answer["referrer-policy"] == "same-origin"
-    assert answer["x-content-type-options"] == "nosniff"
+@one_database
+def test_no_cache_shows_a_page_to_somebody_else_or_a_part_as_the_page(world: World) -> None:
+    for page in PAGES:
+        answer = world.alice.get(world.at(page))
+        if answer.status_code != 405:
+            assert "private" in answer["cache-control"], page
+            assert {"Cookie", "HX-Request", "HX-Target"} <= set(answer["vary"].split(", ")), page
+            assert answer["x-frame-options"] == "DENY", page
+            assert answer["referrer-policy"] == "same-origin", page
+            assert answer["x-content-type-options"] == "nosniff", page
 
 
-@each(PAGES)
-def test_no_form_is_taken_without_its_token(world: World, page: Page) -> None:
+@one_database
+def test_no_form_is_taken_without_its_token(world: World) -> None:
     browser = Client(enforce_csrf_checks=True)
     browser.cookies = world.alice.cookies
-    before = everything()
-    assert browser.post(world.at(page)).status_code in {403, 405}
-    assert everything() == before
+    with unchanged():
+        for page in PAGES:
+            assert browser.post(world.at(page)).status_code in {403, 405}, page
 
 
-@each(PAGES)
-def test_who_was_removed_is_an_outsider_at_once(world: World, enter: Any, page: Page) -> None:
+@one_database
+def test_who_was_removed_is_an_outsider_at_once(world: World, enter: Any) -> None:
     bob = enter("bob", world.acme, "owner")
-    bob.get(world.at(page))
+    for page in PAGES:
+        assert bob.get(world.at(page)).status_code < 500, page
     Membership.objects.filter(user__username="bob").delete()
-    assert bob.get(world.at(page)).status_code in {404, 405}
-    assert bob.post(world.at(page)).status_code in {404, 405}
+    for page in PAGES:
+        assert bob.get(world.at(page)).status_code in {404, 405}, page
+        assert bob.post(world.at(page)).status_code in {404, 405}, page
 
 
 HOSTILE = "\"'><script>alert(1)</script>\u202e{{ 7|add:7 }}"
 
 
-@each(PAGES)
-def test_what_others_wrote_is_text_on_every_page(world: World, page: Page) -> None:
+@one_database
+def test_what_others_wrote_is_text_on_every_page(world: World) -> None:
     Tenant.objects.update(name=HOSTILE)
     Subscription.objects.update(name=HOSTILE, url=f"https://receiver.example/?{HOSTILE}", disabled_reason=HOSTILE)
     Subscription.objects.update(disabled_by="member", disabled_at=timezone.now())
@@ -312,13 +327,13 @@ def test_what_others_wrote_is_text_on_every_page(world: World, page: Page) -> No
     for kind in ("subscription", "apikey", "replay"):
         note = {"tenant_id": world.acme.pk, "actor": HOSTILE, "kind": kind, "number": HOSTILE[-40:], "name": HOSTILE}
         AuditEntry.objects.create(**note, action=AuditEntry.Action.MEMBER_JOINED, detail={HOSTILE: {"from": HOSTILE}})
-    for headers in ({}, {"hx-request": "true", "hx-target": "subscriptions"}):
+    for page, headers in product(PAGES, ({}, {"hx-request": "true", "hx-target": "subscriptions"})):
         answer = world.alice.get(world.at(page), headers=headers)
-        assert answer.status_code < 500
+        assert answer.status_code < 500, page
         if answer["content-type"].startswith("text/html"):
-            assert b"<script>alert" not in answer.content
-            assert b"\"'>" not in answer.content
-            assert b"&lt;script&gt;alert" in answer.content or headers or answer.status_code != 200
+            assert b"<script>alert" not in answer.content, page
+            assert b"\"'>" not in answer.content, page
+            assert b"&lt;script&gt;alert" in answer.content or headers or answer.status_code != 200, page
 
 
 # Whatever stands in a query.
@@ -350,9 +365,15 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Read:
     return names
 
 
-@each(PAGES)
-def test_no_query_breaks_a_page(world: World, page: Page, read: Read) -> None:
+@the_stricter
+@SOME
+def test_no_query_breaks_a_page(world: World, pages: list[Page], read: Read) -> None:
     world.alice.raise_request_exception = False
+    for page in pages:
+        _try_queries(world, page, read)
+
+
+def _try_queries(world: World, page: Page, read: Read) -> None:
     path = world.at(page)
     read.clear()
     if world.alice.get(path).status_code == 405:
@@ -364,27 +385,34 @@ def test_no_query_breaks_a_page(world: World, page: Page, read: Read) -> None:
             tried.add(name)
             for value in BAD:
                 answer = world.alice.get(path, {**base, name: value})
-                assert answer.status_code < 500, (name, value[:40])
-                assert b"<script>alert" not in answer.content
-                assert len(answer.content) < MOST_OF_A_PAGE
+                assert answer.status_code < 500, (page, name, value[:40])
+                assert b"<script>alert" not in answer.content, (page, name)
+                assert len(answer.content) < MOST_OF_A_PAGE, (page, name)
     for value in BAD:
         answer = world.alice.get(path, {name: [value, "2"] for name in tried})
-        assert answer.status_code < 500, value[:40]
+        assert answer.status_code < 500, (page, value[:40])
         part = {"hx-request": "true", "hx-target": value if value.isprintable() and value.isascii() else "x"}
-        assert world.alice.get(path, dict.fromkeys(tried, value), headers=part).status_code < 500, value[:40]
+        answer = world.alice.get(path, dict.fromkeys(tried, value), headers=part)
+        assert answer.status_code < 500, (page, value[:40])
 
 
-@each(PAGES)
-def test_no_form_breaks_a_page(world: World, page: Page, read: Read) -> None:
+@the_stricter
+@SOME
+def test_no_form_breaks_a_page(world: World, pages: list[Page], read: Read) -> None:
     world.alice.raise_request_exception = False
+    for page in pages:
+        _try_forms(world, page, read)
+
+
+def _try_forms(world: World, page: Page, read: Read) -> None:
     path = f"{world.at(page)}?kind=failed"
 
     def send(form: dict[str, Any]) -> int:
         with transaction.atomic():
             answer = world.alice.post(path, form)
             transaction.set_rollback(True)
-        assert b"<script>alert" not in answer.content
-        assert len(answer.content) < MOST_OF_A_PAGE
+        assert b"<script>alert" not in answer.content, page
+        assert len(answer.content) < MOST_OF_A_PAGE, page
         return answer.status_code
 
     read.clear()
@@ -396,6 +424,6 @@ def test_no_form_breaks_a_page(world: World, page: Page, read: Read) -> None:
     while left := sorted(read - tried - {"csrfmiddlewaretoken"}):
         tried.update(left)
         for value in BAD:
-            assert send(dict.fromkeys(tried, value)) < 500, value[:40]
-            assert send({**dict.fromkeys(tried, value), **chosen, "topic": "shop.*"}) < 500, value[:40]
-            assert send({name: [value, "2"] for name in tried}) < 500, value[:40]
+            assert send(dict.fromkeys(tried, value)) < 500, (page, value[:40])
+            assert send({**dict.fromkeys(tried, value), **chosen, "topic": "shop.*"}) < 500, (page, value[:40])
+            assert send({name: [value, "2"] for name in tried}) < 500, (page, value[:40])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # The head of the index looks into every database that is captured from.
-pytestmark = pytest.mark.django_db(databases=["default", "other"])
+pytestmark = [pytest.mark.django_db(databases=["default", "other"]), pytest.mark.on("sqlite")]
 
 SUBSCRIPTIONS = "/admin/subscriptions/subscription/"
 TENANTS = "/admin/subscriptions/tenant/"

@@ -17,7 +17,7 @@ from subscriptions.trail import Actor, note
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.on("sqlite")]
 
 Action = AuditEntry.Action
 LOG = "/admin/subscriptions/auditentry/"

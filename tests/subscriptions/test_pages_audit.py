@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Browser = Callable[[User], Client]
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.on("sqlite")]
 
 Action = AuditEntry.Action
 AUDIT = "/t/acme/audit/"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Browser = Callable[[User], Client]
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.on("sqlite")]
 
 KEYS, NEW = "/t/acme/keys/", "/t/acme/keys/new/"
 VALUE = re.compile(r"sp_(?:live|test)_[A-Za-z0-9_-]{43}")

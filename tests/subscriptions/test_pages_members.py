@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Browser = Callable[[User], Client]
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.on("sqlite")]
 
 MEMBERS = "/t/acme/members/"
 SETTINGS = "/t/acme/settings/"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Browser = Callable[[User], Client]
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.on("sqlite")]
 
 NEW, CHECK = "/t/acme/subscriptions/new/", "/t/acme/subscriptions/check/"
 URL = "https://receiver.example/in/s3cret"

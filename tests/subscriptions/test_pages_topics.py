@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Browser = Callable[[User], Client]
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.on("sqlite")]
 
 TOPICS = "/t/acme/topics/"
 AT_MOST = 12  # queries of a page, however many topics there are

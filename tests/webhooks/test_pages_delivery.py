@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Subscribe = Callable[..., Subscription]
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.on("sqlite")]
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Subscribe = Callable[..., Subscription]
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.on("sqlite")]
 ALICE = Actor("alice@acme.example")
 OPERATOR = Actor("ops", as_operator=True)
 
