@@ -64,6 +64,9 @@ MOST_EVENTS = 50
 # An alias that could not be read is left alone for this long: connecting to a
 # server that is away can take as long as its driver waits.
 RELAY_PAUSE = 30.0
+# PostgreSQL's codes for a server that takes nothing from anybody: a standby, as
+# after a failover, and one that has no disk, memory or connections left.
+READ_ONLY, NO_ROOM = frozenset({"25006"}), ("53", "58")
 # So many events that the database refuses for now do not hold up those behind them.
 MOST_STUCK = 1_000
 UNMATCHED = "It could not be matched with subscriptions: "
@@ -216,8 +219,16 @@ def _set_aside(pk: UUID, *, error: Exception, using: str) -> int:
 def away(error: Exception, alias: str) -> bool:
     """Whether `error` says that the database is away, and nothing about the
     rows. SQLite refuses for reasons that concern them all: locked, full, no table."""
-    lost = isinstance(error, DatabaseError | InterfaceError) and not _usable(alias)
-    return lost or (connections[alias].vendor == "sqlite" and isinstance(error, OperationalError))
+    if not isinstance(error, DatabaseError | InterfaceError):
+        return False
+    if connections[alias].vendor == "sqlite" and isinstance(error, OperationalError):
+        return True
+    return _refuses_all(error) or not _usable(alias)
+
+
+def _refuses_all(error: Exception) -> bool:
+    code = getattr(error.__cause__, "sqlstate", None) or ""
+    return code in READ_ONLY or code.startswith(NO_ROOM)
 
 
 def in_short(error: Exception) -> str:

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import LiteralString, Self
 
 import psycopg
 
@@ -90,6 +90,12 @@ class Cluster:
         self._run("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
         self.process.wait(20)
         self.process = None
+
+    def tell(self, *statements: LiteralString) -> None:
+        """What is set so holds for each transaction that begins from now on."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            for statement in (*statements, "SELECT pg_reload_conf()"):
+                connection.execute(statement)
 
     def _answers(self) -> bool:
         with suppress(psycopg.OperationalError), psycopg.connect(self.url, connect_timeout=2):

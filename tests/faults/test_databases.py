@@ -100,6 +100,25 @@ def test_a_worker_that_starts_without_its_database_waits_for_it(on_cluster: tupl
 
 
 @pytest.mark.only("postgresql")
+def test_postgresql_takes_no_writes_for_a_while(on_cluster: tuple[Cluster, World]) -> None:
+    """As when another server takes over, and this one answers on."""
+    cluster, world = on_cluster
+    world.subscribe("one")
+    worker = world.working(**PATIENT)
+    world.receiver.hold("/one")
+    world.sell(6)
+    world.receiver.wait_for(6, timeout=40)
+    cluster.tell("ALTER SYSTEM SET default_transaction_read_only = on")
+    world.receiver.let_go()
+    worker.wait_to_say("The database refuses", timeout=40)
+    world.sell(6, status=1)
+    cluster.tell("SET default_transaction_read_only = off", "ALTER SYSTEM RESET default_transaction_read_only")
+    worker.wait_to_say("The database answers again", timeout=40)
+    world.sell(6)
+    assert set(world.all_delivered(12).values()) == {1}  # what came back meanwhile was kept
+
+
+@pytest.mark.only("postgresql")
 def test_connections_are_cut_all_the_time(world: World) -> None:
     world.subscribe(*map(str, range(20)))
     world.sell(24)

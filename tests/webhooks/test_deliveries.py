@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.db import DataError, IntegrityError, OperationalError, connection, connections, transaction
+from django.db import DatabaseError, DataError, IntegrityError, OperationalError, connection, connections, transaction
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -375,6 +375,27 @@ def test_away_means_the_connection_and_on_sqlite_every_refusal() -> None:
     assert deliveries.away(refused, "default") is (connection.vendor == "sqlite")
     assert not deliveries.away(IntegrityError(), "default")
     assert not deliveries.away(ValueError(), "default")
+
+
+@pytest.mark.parametrize(
+    ("code", "away"),
+    [
+        ("25006", True),  # read only
+        ("53100", True),  # disk full
+        ("53300", True),  # too many connections
+        ("58030", True),  # I/O
+        ("22001", False),  # too long a value
+        ("40P01", False),  # deadlock
+        (None, False),
+    ],
+)
+def test_a_server_that_takes_nothing_from_anybody_is_away(code: str | None, *, away: bool) -> None:
+    cause = Exception()
+    cause.sqlstate = code  # type: ignore[attr-defined]
+    error = DatabaseError()
+    error.__cause__ = cause
+    connection.ensure_connection()
+    assert deliveries.away(error, "default") is away
 
 
 @pytest.mark.django_db(transaction=True)
