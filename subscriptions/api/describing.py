@@ -180,10 +180,15 @@ class Described(AutoSchema):
         return found
 
     def _map_basic_serializer(self, serializer: Any, direction: Any) -> Any:
-        """What is refused by the serializer is refused by its schema."""
+        """What is refused by the serializer is refused by its schema; what is
+        only given may be empty."""
         parent: Any = super()
         found = parent._map_basic_serializer(serializer, direction)
-        return {**found, "additionalProperties": False} if isinstance(serializer, Strict) else found
+        if isinstance(serializer, Strict):
+            return {**found, "additionalProperties": False}
+        for each in found.get("properties", {}).values():
+            each.pop("minLength", None)
+        return found
 
 
 def _parameter(each: Parameter, place: Any) -> OpenApiParameter:
