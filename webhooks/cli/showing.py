@@ -42,7 +42,7 @@ class Out:
 
     def block(self, text: str) -> None:
         """Of several lines, such as a JSON document."""
-        for line in text.splitlines():
+        for line in text.split("\n"):
             self._write(plain(line))
 
     def say(self, text: str) -> None:
