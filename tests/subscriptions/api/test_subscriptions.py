@@ -246,6 +246,14 @@ def test_a_test_key_is_answered_and_nothing_stays(
     assert Subscription.objects.count() == 1
 
 
+def test_that_a_test_key_was_shown_a_secret_is_in_the_audit_log(
+    make_api: Callable[..., Api], subscribe: Subscribe, tenant: Tenant
+) -> None:
+    row = subscribe(tenant, "*")
+    assert make_api(tenant, mode="test").get(f"subscriptions/{row.pk}/secrets/").status_code == 200
+    assert AuditEntry.objects.latest("pk").action == AuditEntry.Action.SECRET_REVEALED
+
+
 def test_a_key_that_only_reads_sees_no_token_in_a_url_and_finds_none(
     api: Api, make_api: Callable[..., Api], subscribe: Subscribe, tenant: Tenant
 ) -> None:
