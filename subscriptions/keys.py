@@ -9,12 +9,13 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import re
+import time
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -22,16 +23,14 @@ from django.utils.translation import gettext_lazy
 
 from subscriptions import names
 from subscriptions.edits import Refused
-from subscriptions.models import ApiKey, AuditEntry, Tenant, home
-from subscriptions.models.keys import digest
+from subscriptions.models import ApiKey, AuditEntry, Tenant, home, wishes_changed
+from subscriptions.models.keys import digest, keys_changed
 from subscriptions.owners import alone
 from subscriptions.trail import Actor, note
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from contextlib import AbstractContextManager
-
-    from django.db.models import QuerySet
 
 Action = AuditEntry.Action
 Scope = ApiKey.Scope
@@ -41,6 +40,9 @@ MOST_NETWORKS = 50
 NAME_LENGTH = 200
 # How exact `last_used_at` is: a busy key writes no row at each request.
 USED_EVERY = timedelta(minutes=1)
+# For how long another process may still take a key that was revoked.
+GOES_BY = 1.0  # seconds
+MOST_KNOWN = 1_000
 SHAPE = re.compile(r"sp_(live|test)_[A-Za-z0-9_-]{43}")
 
 # What a tenant's key may do. To operate is the operator's alone.
@@ -80,7 +82,8 @@ def create(
 
 
 def revoke(key: ApiKey, actor: Actor) -> bool:
-    """It opens nothing from the next request on. False where it was revoked already."""
+    """It opens nothing from the next request on; in other processes within
+    `GOES_BY` seconds. False where it was revoked already."""
     with _alone(key.tenant, actor):
         revoked = key.revoke()
         if revoked:
@@ -104,15 +107,45 @@ def authenticate(value: str, address: str | None) -> ApiKey | None:
     """The live key whose value this is, used from where it may be.
 
     Found by its hash, so that how long it takes says nothing of the value.
+    What a process has read of a key it goes by for up to `GOES_BY` seconds, but
+    for what the process itself has changed.
     """
     if SHAPE.fullmatch(value) is None:
         return None
     held = digest(value)
-    key = ApiKey.objects.using(home()).live().select_related("tenant").filter(digest=held).first()
-    if key is None or not hmac.compare_digest(key.digest, held) or not is_allowed(key.networks, address):
+    key = _remembered(held) or _read(held)
+    if key is None or not is_allowed(key.networks, address):
         return None
     _use(key)
     return key
+
+
+_known: dict[str, tuple[float, ApiKey]] = {}  # by hash: until when (time.monotonic())
+
+
+def forget(**_kwargs: Any) -> None:
+    """Read every key again, such as after one was revoked."""
+    _known.clear()
+
+
+def _remembered(held: str) -> ApiKey | None:
+    until, key = _known.get(held, (0.0, None))
+    return key if key is not None and time.monotonic() < until and key.usable else None
+
+
+def _read(held: str) -> ApiKey | None:
+    until = time.monotonic() + GOES_BY
+    key = ApiKey.objects.using(home()).live().select_related("tenant").filter(digest=held).first()
+    if key is None or not hmac.compare_digest(key.digest, held):
+        return None
+    if len(_known) >= MOST_KNOWN:
+        _known.clear()
+    _known[held] = (until, key)
+    return key
+
+
+keys_changed.connect(forget, dispatch_uid="signalpost.keys")
+wishes_changed.connect(forget, dispatch_uid="signalpost.keys")
 
 
 def is_allowed(networks: Collection[str], address: str | None) -> bool:
@@ -194,4 +227,6 @@ def _use(key: ApiKey) -> None:
         return
     # Only where nobody was quicker; by UPDATE, as it is no event.
     before = Q(last_used_at=None) | Q(last_used_at__lte=now - USED_EVERY)
-    ApiKey.objects.using(home()).filter(before, pk=key.pk).update(last_used_at=Now())
+    # Of the plain queryset: nothing that anybody remembers is another for it.
+    QuerySet(ApiKey, using=home()).filter(before, pk=key.pk).update(last_used_at=Now())
+    key.last_used_at = now

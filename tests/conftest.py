@@ -37,11 +37,17 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_remembered() -> None:
-    """What one test's process listened to is not the next one's."""
+def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test's process listened to is not the next one's. A key is read
+    for each request, so that queries can be counted however slow the machine is."""
+    from subscriptions import keys
+    from subscriptions.api import throttles
     from webhooks import matching
 
     matching.forget()
+    keys.forget()
+    monkeypatch.setattr(keys, "GOES_BY", 0.0)
+    throttles.forget()
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Self
+from typing import Any, Self
 
 from django.db import models, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.dispatch import Signal
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -20,12 +21,26 @@ RANDOM_BYTES = 32
 SHOWN = 12  # characters of a key by which people tell it from others
 
 
+# Sent after any change to a key, committed or not.
+keys_changed = Signal()
+
+
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
     def for_tenant(self, tenant: Tenant) -> Self:
         return self.filter(tenant=tenant)
 
     def live(self) -> Self:
         return self.filter(Q(expires_at=None) | Q(expires_at__gt=Now()), revoked_at=None)
+
+    def update(self, **kwargs: Any) -> int:
+        rows = super().update(**kwargs)
+        keys_changed.send(self.model)
+        return rows
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        deleted = super().delete()
+        keys_changed.send(self.model)
+        return deleted
 
 
 class ApiKey(models.Model):
@@ -63,6 +78,15 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.beginning}…)"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        super().save(*args, **kwargs)
+        keys_changed.send(type(self))
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        deleted = super().delete(*args, **kwargs)
+        keys_changed.send(type(self))
+        return deleted
 
     def fill(self) -> str:
         """Give it a value, and return that: it cannot be had again."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
+from django.db import models
 from django.utils import timezone
 
 from subscriptions import keys
 from subscriptions.edits import Refused
 from subscriptions.models import ApiKey, AuditEntry, Tenant
+from subscriptions.models.keys import digest
 from subscriptions.trail import Actor
 from webhooks.models import Event
 
@@ -288,3 +291,70 @@ def test_the_operator_revokes_a_key_that_is_nobodys() -> None:
     key.fill()
     key.save()
     assert keys.revoke(key, Actor("root", 99, as_operator=True))
+
+
+class TestWhatIsRemembered:
+    @pytest.fixture(autouse=True)
+    def a_minute(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(keys, "GOES_BY", 60.0)
+
+    def test_a_key_that_was_just_read_is_not_read_again(
+        self, make: Callable[..., tuple[ApiKey, str]], django_assert_num_queries: Any
+    ) -> None:
+        _key, value = make()
+        assert keys.authenticate(value, None)
+        with django_assert_num_queries(0):
+            assert keys.authenticate(value, None)
+
+    def test_what_this_process_changes_it_knows_at_once(self, make: Callable[..., tuple[ApiKey, str]]) -> None:
+        key, value = make()
+        assert keys.authenticate(value, None)
+        assert keys.revoke(key, ALICE)
+        assert keys.authenticate(value, None) is None
+
+    @pytest.mark.parametrize("how", ["update", "save", "delete", "delete_all", "tenant"])
+    def test_however_it_is_changed(self, make: Callable[..., tuple[ApiKey, str]], how: str) -> None:
+        key, value = make()
+        assert keys.authenticate(value, None)
+        if how == "update":
+            ApiKey.objects.filter(pk=key.pk).update(revoked_at=timezone.now())
+        elif how == "save":
+            key.expires_at = timezone.now()
+            key.save()
+        elif how == "delete":
+            key.delete()
+        elif how == "delete_all":
+            ApiKey.objects.all().delete()
+        else:
+            Tenant.objects.get().delete()
+        assert keys.authenticate(value, None) is None
+
+    def test_a_change_of_another_process_is_seen_in_time(
+        self, make: Callable[..., tuple[ApiKey, str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key, value = make()
+        now = time.monotonic()
+        assert keys.authenticate(value, None)
+        models.QuerySet(ApiKey).filter(pk=key.pk).update(revoked_at=timezone.now())
+        assert keys.authenticate(value, None)
+        monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+        assert keys.authenticate(value, None) is None
+
+    def test_its_end_and_its_networks_are_looked_at_each_time(
+        self, make: Callable[..., tuple[ApiKey, str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _key, value = make(networks=["192.0.2.0/24"], expires_at=timezone.now() + timedelta(hours=1))
+        assert keys.authenticate(value, "192.0.2.1")
+        assert keys.authenticate(value, "198.51.100.1") is None
+        later = timezone.now() + timedelta(hours=2)
+        monkeypatch.setattr(timezone, "now", lambda: later)
+        assert keys._remembered(digest(value)) is None
+
+    def test_no_more_keys_are_remembered_than_there_is_room_for(
+        self, make: Callable[..., tuple[ApiKey, str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(keys, "MOST_KNOWN", 2)
+        values = [make(name=f"key {number}")[1] for number in range(5)]
+        for value in values:
+            assert keys.authenticate(value, None)
+        assert len(keys._known) <= 2

@@ -105,6 +105,29 @@ def test_a_window_ends(api: Api, settings: Any, monkeypatch: pytest.MonkeyPatch)
     assert api.get("topics/").status_code == 200
 
 
+def test_while_much_is_left_a_process_counts_by_itself_and_tells_the_others_in_time(
+    api: Api, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SIGNALPOST_API_RATE = "10/h"
+    clock = [1_000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    told: list[int] = []
+    plus = throttles._plus
+
+    def noted(own: int, name: str, seconds: int) -> int:
+        told.append(own)
+        return plus(own, name, seconds)
+
+    monkeypatch.setattr(throttles, "_plus", noted)
+    left = [api.get("topics/")["RateLimit-Remaining"] for _ in range(3)]
+    clock[0] += throttles.EVERY
+    left += [api.get("topics/")["RateLimit-Remaining"] for _ in range(8)]
+    # Once at first, once as it is time, and then each time.
+    assert told == [1, 3, 1, 1, 1, 1, 1, 1, 1]
+    assert left == ["9", "8", "7", "6", "5", "4", "3", "2", "1", "0", "0"]
+    assert api.get("topics/").status_code == 429
+
+
 @pytest.mark.parametrize("rate", [None, ""])
 def test_without_a_rate_nothing_is_counted(api: Api, settings: Any, rate: str | None) -> None:
     settings.SIGNALPOST_API_RATE = rate
