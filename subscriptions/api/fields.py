@@ -24,9 +24,9 @@ MICROSECONDS = 6  # digits that Python reads
 UNKNOWN = _("There is no such field.")
 
 
+# Refuses a field that it does not know, by its name. No docstring: the OpenAPI
+# document would say so of all that is made of it.
 class Strict(serializers.Serializer[Any]):
-    """Refuses a field that it does not know, by its name."""
-
     def to_internal_value(self, data: Any) -> Any:
         errors: dict[str, Any] = {}
         try:
