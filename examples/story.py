@@ -6,6 +6,7 @@ listen`), so "delivered" below also means "verified".
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ import urllib.request
 from decimal import Decimal
 from http import HTTPStatus
 from http.cookiejar import CookieJar
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
 import django
@@ -72,7 +73,9 @@ class Story:
     def set_up(self) -> None:
         from django.contrib.auth import get_user_model
 
-        from subscriptions.models import Membership, Role, Tenant
+        from subscriptions import keys
+        from subscriptions.models import ApiKey, Membership, Role, Tenant
+        from subscriptions.trail import Actor
 
         self.wait_for("the web process answers", lambda: answers(f"{self.site}/account/login/") or None)
         user, _ = get_user_model().objects.get_or_create(username="demo", is_staff=True, is_superuser=True)
@@ -82,6 +85,9 @@ class Story:
         self.tenant, _ = Tenant.objects.get_or_create(slug="acme", defaults={"name": "Acme"})
         Membership.objects.update_or_create(tenant=self.tenant, user=user, defaults={"role": Role.OWNER})
         self.tenant.subscriptions.all().delete()  # of an earlier demo on the same database
+        self.tenant.api_keys.all().delete()
+        scopes = [ApiKey.Scope.READ, ApiKey.Scope.WRITE, ApiKey.Scope.PUBLISH]
+        _, self.key = keys.create(self.tenant, Actor("demo"), name="Demo", scopes=scopes)
         self.subscribe("The receiver", os.environ["DEMO_PORT"], "shop.order.*")
         self.subscribe("The flaky receiver", os.environ["DEMO_FLAKY_PORT"], "shop.tag.created")
 
@@ -172,6 +178,22 @@ class Story:
             raise MissingError("the tenant's overview shows its subscriptions")
         say("  ✓ the overview shows both subscriptions")
 
+        self.begin("a program asks the API what was delivered")
+        if self.delivered()[0]["topic"] != "shop.order.deleted":
+            raise MissingError("the API lists what was delivered, the newest first")
+        say("  ✓ the newest is the order that was deleted")
+
+    def delivered(self) -> list[dict[str, Any]]:
+        """As the API lists it."""
+        request = urllib.request.Request(self.api, headers={"Authorization": f"Bearer {self.key}"})  # noqa: S310
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310 -- our own address
+            found: list[dict[str, Any]] = json.load(answer)["data"]
+            return found
+
+    @property
+    def api(self) -> str:
+        return f"{self.site}/api/v1/deliveries/?status=delivered"
+
     def overview(self) -> str:
         """The tenant's page, as a browser gets it that has signed in."""
         cookies = CookieJar()
@@ -213,6 +235,7 @@ def main() -> int:
     say(f"See all of it:    {story.page}")
     say(f"As the operator:  {story.site}/admin/")
     say(f"Sign in as:       {LOGIN} / {os.environ['DEMO_PASSWORD']}")
+    say(f"As a program:     curl -H 'Authorization: Bearer {story.key}' '{story.api}'")
     say("Ctrl-C stops everything.")
     signal.pause()
     return 0
