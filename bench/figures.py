@@ -56,6 +56,12 @@ TARGETS = {
     "match_100k": Target("matching an event among 100,000 subscriptions", "among 100", 1.5, 1.1),
     "page_1m": Target("first and 1,000th page at 1,000,000 attempts", "first page at 10,000", 1.5, 1.1),
     "page_first_byte_ms": Target("first byte of a large tenant's slowest page", "-", 200, 100),
+    "publish_vs_bare_view": Target(
+        "events/s by the API, one web process", "a DRF view that validates and inserts a row", 0.7, 0.9, more=True
+    ),
+    "publish_batch_vs_bare_view": Target(
+        "events/s by the API, 1,000 in a request", "a DRF view that validates and inserts a row", 5, 15, more=True
+    ),
     "memory_100k": Target("memory of a worker after 100,000 deliveries", "after 10,000", 1.1, 1.0),
     "backlog_latency": Target("commit to arrival beside another tenant's backlog of 100,000", "idle", 2.0, 1.2),
     "hung_throughput": Target("deliveries/s of the others, 1 % hang", "none hangs", 0.9, 1.0, more=True),

@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
     receiver_url, mode, *names = arguments
     django.setup()
     # They import models, which needs the settings.
-    from bench import arrive, deliver, match, memory, pages, save, sites, traffic  # noqa: F401
+    from bench import arrive, deliver, match, memory, pages, publish, save, sites, traffic  # noqa: F401
 
     data = Path(os.environ["SIGNALPOST_DATA_DIR"])
     (data / "static").mkdir(parents=True, exist_ok=True)  # WhiteNoise warns where it is missing

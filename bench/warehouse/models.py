@@ -34,3 +34,14 @@ class Quiet(Parcel):
 
 class Heard(Parcel):
     """Registered and subscribed to."""
+
+
+class Posted(models.Model):
+    """What the bare view was sent."""
+
+    topic = models.CharField(max_length=200)
+    data = models.JSONField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.topic

@@ -1,7 +1,9 @@
-"""No pages: those of the project belong to Signalpost."""
+"""No pages: those of the project belong to Signalpost. And the view that publishing is compared with."""
 
 from __future__ import annotations
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from bench.peers.bare_view import BareView
+
+urlpatterns = [path("events/", BareView.as_view())]
