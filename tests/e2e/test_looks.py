@@ -64,7 +64,12 @@ def places(show: Showcase) -> dict[str, str]:
     }
 
 
-SIGNED_OUT = {"sign-in": "/account/login/", "sign-up": "/account/signup/", "reset": "/account/password/reset/"}
+SIGNED_OUT = {
+    "sign-in": "/account/login/",
+    "sign-up": "/account/signup/",
+    "reset": "/account/password/reset/",
+    "api": "/api/v1/docs/",
+}
 
 
 def look(page: Page, name: str, path: str) -> list[str]:
