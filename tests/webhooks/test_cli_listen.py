@@ -121,7 +121,14 @@ class TestListen:
         script.stop()
         assert numbers(receiver) == [2]
 
-    def test_without_a_receiver_it_prints(self, start: Callable[..., Script], tenant: Tenant) -> None:
+    def test_without_a_receiver_it_prints_bodies(self, start: Callable[..., Script], tenant: Tenant) -> None:
+        script = start("listen")
+        script.wait_to_say("temporary subscription")
+        publish(tenant, 1)
+        script.wait_to_say('      "number": 1')
+        assert len(script.lines) == 1
+
+    def test_for_programs_it_prints_objects(self, start: Callable[..., Script], tenant: Tenant) -> None:
         script = start("listen", "--json")
         script.wait_to_say("temporary subscription")
         publish(tenant, 1)

@@ -10,6 +10,7 @@ from webhooks.cli.forwarding import NobodyThereError, Receiver
 from webhooks.cli.showing import BAD, GOOD, clock, now
 from webhooks.cli.site import TEST, AwayError, Backoff, RefusedError
 from webhooks.cli.temporary import GONE, Temporary, clean_up
+from webhooks.management.printing import indented
 from webhooks.management.stopping import stopped_by_signals
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ class Listener:
         values: dict[str, Any] = {"time": now(), "topic": item["type"], "id": item["id"]}
         if answer is None:
             self.out.line(text, **values, body=item["body"])
+            if not self.out.as_json:
+                self.out.block(indented(item["body"].encode()))
             return
         values |= {"status": answer.status, "ms": answer.milliseconds}
         self.out.line(
