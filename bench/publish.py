@@ -46,14 +46,14 @@ def publish(bench: Bench) -> Iterable[Result]:
         bare = stack.enter_context(Site("bare", "/events/", key, data=bench.data))
         bare.wait()
         ours.wait()
-        requests, batches = bench.size(400, 80), bench.size(4, 2)
+        requests, batches = bench.size(300, 80), bench.size(4, 2)
         ways: dict[str, Callable[[], float]] = {
             "bare": lambda: bare.per_second(EVENT, number=requests),
             "one": lambda: ours.per_second(EVENT, number=requests),
             "keyed": lambda: ours.per_second(EVENT, number=requests, keyed=True),
             "batch": lambda: ours.per_second({"events": [EVENT] * BATCH}, number=batches, path="batch/", each=BATCH),
         }
-        rates = _in_turns(ways, rounds=bench.size(5, 1))
+        rates = _in_turns(ways, rounds=bench.size(3, 1))
         assert Posted._base_manager.exists()
         assert Event.objects.count() > Receipt.objects.count() > 0
     for name, way in (("publish", "one"), ("publish_keyed", "keyed"), ("publish_batch", "batch")):
