@@ -13,6 +13,8 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from django.db.models import Model
     from django_stubs_ext import StrOrPromise
 
@@ -37,9 +39,18 @@ class Strict(serializers.Serializer[Any]):
             errors, value = dict(error.detail), {}  # type: ignore[arg-type]
         known = {name for name, field in self.fields.items() if not field.read_only}
         errors |= {str(name): [ErrorDetail(str(UNKNOWN), "unknown_field")] for name in data if name not in known}
+        errors |= {name: [told] for name, told in self._left_out(data)}
         if errors:
             raise serializers.ValidationError(errors)
         return value
+
+    def _left_out(self, data: Mapping[str, Any]) -> Iterator[tuple[str, ErrorDetail]]:
+        """A change leaves out fields of the whole, not of an object inside it."""
+        if self.root is self or not getattr(self.root, "partial", False):
+            return
+        for name, field in self.fields.items():
+            if field.required and name not in data:
+                yield name, ErrorDetail(str(field.error_messages["required"]), "required")
 
 
 class Nothing(Strict):

@@ -58,6 +58,27 @@ PAGING = (LIMIT, CURSOR)
 TIMES = (CREATED_AFTER, CREATED_BEFORE)
 
 
+def trouble(parameter: Parameter, text: str) -> StrOrPromise:
+    """Why `text` is no value of it by its schema; empty where it is one."""
+    schema = parameter.schema
+    if len(text) > schema.get("maxLength", len(text)):
+        return _("Write at most %(most)s characters.") % {"most": schema["maxLength"]}
+    if "enum" in schema and text not in schema["enum"]:
+        return _("Choose from: %(values)s.") % {"values": ", ".join(schema["enum"])}
+    if schema["type"] == "integer" and not _is_within(text, schema):
+        return _("Write a whole number from %(low)s to %(high)s.") % {
+            "low": schema.get("minimum", 0),
+            "high": schema.get("maximum", HIGHEST),
+        }
+    return ""
+
+
+def _is_within(text: str, schema: dict[str, Any]) -> bool:
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(HIGHEST))):
+        return False
+    return bool(schema.get("minimum", 0) <= int(text) <= schema.get("maximum", HIGHEST))
+
+
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """`way` is "<" for what is older than `key`, ">" for newer; with "=", that too."""
@@ -112,10 +133,7 @@ def cut(rows: QuerySet[Row, Any], *, cursor: Cursor | None, limit: int, by: Sequ
 
 
 def limit_of(request: Request) -> int:
-    text = request.query_params.get("limit", str(USUAL))
-    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(MOST)) and 1 <= int(text) <= MOST):
-        raise bad_filter("limit", _("Write a number from 1 to %(most)s.") % {"most": MOST})
-    return int(text)
+    return int(request.query_params.get(LIMIT.name, USUAL))
 
 
 def cursor_of(request: Request, columns: int = 1) -> Cursor | None:
@@ -149,13 +167,6 @@ def created(request: Request, rows: QuerySet[Row, Any], *, column: str = "create
     if after is not None:
         rows = rows.filter(**{f"{column}__gte": after})
     return rows if before is None else rows.filter(**{f"{column}__lt": before})
-
-
-def choice_of(request: Request, name: str, values: Sequence[str]) -> str | None:
-    text = request.query_params.get(name)
-    if text is not None and text not in values:
-        raise bad_filter(name, _("Choose from: %(values)s.") % {"values": ", ".join(values)})
-    return text
 
 
 def bad_filter(name: str, detail: StrOrPromise) -> Problem:

@@ -17,7 +17,7 @@ from subscriptions import keys as rules
 from subscriptions.api import etags, fields
 from subscriptions.api.describing import IF_MATCH, IF_NONE_MATCH, described, listed, only
 from subscriptions.api.fields import longest, rfc3339
-from subscriptions.api.paging import PAGING, TIMES, Parameter, choice_of, created, page
+from subscriptions.api.paging import PAGING, TIMES, Parameter, created, page
 from subscriptions.api.views import WRITE, ApiView
 from subscriptions.models import HIGHEST_RATE, Subscription, Topic, home
 
@@ -192,7 +192,7 @@ class SubscriptionList(SubscriptionView):
             # Nobody finds out by searching what they may not see.
             in_url = Q(url__icontains=search) if self.whole else Q()
             rows = rows.filter(Q(name__icontains=search) | in_url)
-        if enabled := choice_of(self.request, ENABLED.name, TRUTHS):
+        if enabled := query.get(ENABLED.name):
             rows = rows.filter(disabled_at__isnull=enabled == "true")
         return rows.filter(topics__name=query[TOPIC.name]).distinct() if TOPIC.name in query else rows
 

@@ -27,7 +27,7 @@ from subscriptions import keys
 from subscriptions.api import problems, reading, throttles
 from subscriptions.api.authenticating import BearerAuthentication, Caller
 from subscriptions.api.describing import Described
-from subscriptions.api.paging import TENANT, Parameter, bad_filter
+from subscriptions.api.paging import TENANT, Parameter, bad_filter, trouble
 from subscriptions.api.problems import Fault, Problem
 from subscriptions.models import ApiKey, Tenant, home
 
@@ -205,9 +205,9 @@ class ApiView(APIView):
     def _check_parameters(self) -> None:
         query = self.request._request.GET
         method = "GET" if self.request.method == "HEAD" else self.request.method or ""
-        known = {each.name for each in self.parameters.get(method, ())}
+        known = {each.name: each for each in self.parameters.get(method, ())}
         if self.of_tenant:
-            known.add(TENANT.name)
+            known[TENANT.name] = TENANT
         unknown = [
             Fault(name, _("There is no such parameter."), "unknown_parameter") for name in query if name not in known
         ]
@@ -216,6 +216,8 @@ class ApiView(APIView):
         for name, values in query.lists():
             if len(values) > 1 or "\0" in values[0]:
                 raise bad_filter(name, _("Give it once, and without invisible characters."))
+            if told := trouble(known[name], values[0]):
+                raise bad_filter(name, told)
 
 
 class NotFound(ApiView):

@@ -111,7 +111,7 @@ def _addressed(view: ApiView, items: Sequence[Mapping[str, Any]]) -> Addressed:
     own = view.caller.tenant
     named = view.request.query_params.get(TENANT.name)
     if own is not None:
-        if {item.get("tenant", own.slug) for item in items} | {named or own.slug} == {own.slug}:
+        if {item.get("tenant", own.slug) for item in items} | {own.slug if named is None else named} == {own.slug}:
             return {None: own, own.slug: own}
         raise Http404
     if named is None and any("tenant" not in item for item in items):

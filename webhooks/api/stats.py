@@ -8,7 +8,6 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from subscriptions.api import paging
 from subscriptions.api.describing import described
 from subscriptions.api.fields import Moment, rfc3339
 from subscriptions.api.paging import Parameter
@@ -71,7 +70,7 @@ class SubscriptionStats(ApiView):
 
 
 def _answer(request: Request, found: RollupQuerySet) -> Response:
-    key = paging.choice_of(request, PERIOD.name, KEYS) or KEYS[0]
+    key = request.query_params.get(PERIOD.name, KEYS[0])
     period = next(each for each in PERIODS if each.key == key)
     series = period.read(found)
     intervals = [{"starts_at": rfc3339(each.starts_at), **_counts(each)} for each in series.intervals]

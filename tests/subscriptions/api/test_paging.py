@@ -126,6 +126,7 @@ def test_times_are_half_open(api: Api, seven: list[int]) -> None:
         "created_before=",
         "enabled=maybe",
         "q=a%00b",
+        "q=" + "x" * 201,
         "tenant=acme&tenant=acme",
     ],
 )

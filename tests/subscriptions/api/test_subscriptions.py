@@ -112,6 +112,13 @@ def test_a_change_follows_the_rules_of_the_pages(api: Api) -> None:
     assert Subscription.objects.get().url == WANTED["url"]
 
 
+def test_what_is_inside_a_change_is_whole(api: Api) -> None:
+    pk = api.post("subscriptions/", WANTED).json()["id"]
+    answer = api.patch(f"subscriptions/{pk}/", {"topics": [{"name": "*"}, {}]})
+    assert code(answer) == (400, "invalid")
+    assert [(each["field"], each["code"]) for each in answer.json()["errors"]] == [("/topics/1/name", "required")]
+
+
 def test_an_etag_tells_versions_apart(api: Api, subscribe: Subscribe, tenant: Tenant) -> None:
     path = f"subscriptions/{subscribe(tenant, '*').pk}/"
     first = api.get(path)["ETag"]
