@@ -72,6 +72,6 @@ def _written(row: Any) -> dict[str, Any]:
         "verified": not row.refusal,
         "refusal": row.refusal,
         "headers": readable.header_text(row.headers),
-        "body": bytes(row.beginning).decode(errors="replace"),
+        "body": bytes(row.beginning or b"").decode(errors="replace"),
         "body_bytes": row.octets,
     }
