@@ -37,6 +37,7 @@ OF_BODY = (
     "bad_text",
     "invalid",
     "unknown_field",
+    "length_required",
     "too_large",
     "unsupported_media_type",
 )

@@ -75,6 +75,9 @@ CODES: dict[str, Kind] = {
     "not_found": Kind(404, _("Nothing is here"), _("Check the address, and whether the key is of the right tenant.")),
     "method_not_allowed": Kind(405, _("This cannot be done here"), _("Use a method that `Allow` names.")),
     "refused": Kind(409, _("This is not possible now"), _("Read `detail`: it says why, and what would help.")),
+    "length_required": Kind(
+        411, _("The length of the body is not said"), _("Send `Content-Length`, and the body in one piece.")
+    ),
     "stale": Kind(412, _("It was changed meanwhile"), _("Get it again, then change it with the new `ETag`.")),
     "too_large": Kind(413, _("The body is too large"), _("Send less: 1 MiB at most, 10 MiB in a batch.")),
     "unsupported_media_type": Kind(

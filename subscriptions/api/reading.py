@@ -35,6 +35,12 @@ class StrictJSONParser(BaseParser):
         return parse(_body(stream, getattr(context.get("view"), "body_limit", LIMIT)))
 
 
+def check_length(request: Any) -> None:
+    """Django takes a body in pieces, whose length nobody says, for none."""
+    if "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH"):
+        raise Problem("length_required")
+
+
 def parse(body: bytes) -> Any:
     """Raises Problem."""
     try:

@@ -165,6 +165,7 @@ class ApiView(APIView):
             self.room = throttles.count(self.known.key)
             throttles.check(self.room)
         self._handler()
+        reading.check_length(request)
         self._check_parameters()
         if self.authentication_classes:
             self.need(self.scopes[request.method or "GET"])

@@ -123,6 +123,16 @@ def test_a_body_of_just_the_limit_is_read(api: Api) -> None:
     assert api.post("subscriptions/", body).json()["code"] == "invalid"
 
 
+def test_a_body_in_pieces_of_no_known_length_gets_411(api: Api) -> None:
+    answer = api.generic(
+        "POST",
+        "/api/v1/subscriptions/",
+        b"",
+        headers={"Transfer-Encoding": "chunked", "Content-Type": "application/json"},
+    )
+    assert (answer.json()["code"], answer.status_code) == ("length_required", 411)
+
+
 VALUES = st.recursive(
     st.none()
     | st.booleans()
