@@ -111,7 +111,7 @@ def publish(drafts: Sequence[Draft], *, by: Tenant | None, key: str = "", finger
             events.ring_after_commit(using=using)
         answers = [firsts.get(each.id, each) for each in taken]
         if key and len(new) < len(taken):
-            Receipt.objects.using(using).of(by).filter(name=f"key {key}").update(answer=_written(answers))
+            Receipt.objects.using(using).for_tenant(by).filter(name=f"key {key}").update(answer=_written(answers))
     return Published(answers)
 
 
@@ -193,7 +193,7 @@ def _is_first(by: Tenant | None, name: str, fingerprint: bytes, taken: list[Take
 
 
 def _earlier(by: Tenant | None, name: str, fingerprint: bytes, *, using: str) -> list[Taken]:
-    row = Receipt.objects.using(using).of(by).get(name=name)
+    row = Receipt.objects.using(using).for_tenant(by).get(name=name)
     if bytes(row.fingerprint) != fingerprint:
         raise MismatchError(name)
     return _read(row.answer)
@@ -210,7 +210,7 @@ def _without_those_before(
         firsts.setdefault(name, place)
     inserted = _insert(by, {name: (b"", _written([taken[place]])) for name, place in firsts.items()}, using=using)
     found = {name: taken[firsts[name]] for name in inserted}
-    rows = Receipt.objects.using(using).of(by).filter(name__in=firsts.keys() - inserted)
+    rows = Receipt.objects.using(using).for_tenant(by).filter(name__in=firsts.keys() - inserted)
     before = {row.name: _read(row.answer)[0] for row in rows}
     answers: dict[str, Taken] = {}
     for place, name in names.items():

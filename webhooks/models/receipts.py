@@ -16,7 +16,8 @@ LONGEST_NAME = 255  # characters that a program may choose
 
 
 class ReceiptQuerySet(models.QuerySet["Receipt"]):
-    def of(self, tenant: Tenant | None) -> Self:
+    def for_tenant(self, tenant: Tenant | None) -> Self:
+        """Of keys of its own; of none: of the operator's."""
         return self.filter(tenant=tenant)
 
 
