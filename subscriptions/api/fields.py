@@ -23,6 +23,8 @@ RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\
 YEARS = range(1970, 3000)
 MICROSECONDS = 6  # digits that Python reads
 
+EXACT = 2**53  # up to there a float is the number that was meant
+
 UNKNOWN = _("There is no such field.")
 
 
@@ -74,6 +76,9 @@ class Whole(serializers.IntegerField):
     default_error_messages = {"invalid": _("Write a whole number.")}
 
     def to_internal_value(self, data: Any) -> int:
+        # JSON has one kind of number: 5.0 is 5.
+        if isinstance(data, float) and data.is_integer() and abs(data) <= EXACT:
+            return int(data)
         if isinstance(data, bool) or not isinstance(data, int):
             self.fail("invalid")
         return data

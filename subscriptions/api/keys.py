@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 class WantedKey(fields.Strict):
     name = fields.Text(max_length=rules.NAME_LENGTH, help_text=_("What it is for, such as Billing server."))
-    scopes = serializers.ListField(child=fields.Choice([scope.value for scope in rules.MAY]), allow_empty=False)
+    scopes = serializers.ListField(child=fields.Choice([scope.value for scope in rules.MAY]), min_length=1)
     mode = fields.Choice(ApiKey.Mode.values, required=False, help_text=_("`live`, if it is not given."))
     networks = serializers.ListField(
         child=fields.Text(max_length=50),

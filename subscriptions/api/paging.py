@@ -51,7 +51,11 @@ LIMIT = Parameter(
     gettext_lazy("How many to give at most."),
     {"type": "integer", "minimum": 1, "maximum": MOST, "default": USUAL},
 )
-CURSOR = Parameter("cursor", gettext_lazy("From `next` or `previous` of another page; follow those as they are."))
+CURSOR = Parameter(
+    "cursor",
+    gettext_lazy("From `next` or `previous` of another page; follow those as they are."),
+    {"type": "string", "minLength": 1},
+)
 CREATED_AFTER = Parameter("created_after", gettext_lazy("Only what was made at this time or later."), TIME)
 CREATED_BEFORE = Parameter("created_before", gettext_lazy("Only what was made before this time."), TIME)
 PAGING = (LIMIT, CURSOR)

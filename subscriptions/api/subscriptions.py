@@ -50,7 +50,7 @@ class WantedTopic(fields.Strict):
 
 class WantedSubscription(fields.Strict):
     url = fields.Text(max_length=longest(Subscription, "url"), help_text=_("Where events are sent, by POST."))
-    topics = WantedTopic(many=True)
+    topics = serializers.ListField(child=WantedTopic(), min_length=1, max_length=edits.MOST_TOPICS)
     name = fields.Text(max_length=longest(Subscription, "name"), allow_blank=True, required=False)
     rate_limit = fields.Whole(
         min_value=1,

@@ -61,7 +61,8 @@ URL = '"url": "https://receiver.example/", "topics": [{"name": "*"}]'
         (b'{"name": ["a"], %s}' % URL.encode(), "invalid"),
         (b'{"name": {}, %s}' % URL.encode(), "invalid"),
         (b'{"rate_limit": "5", %s}' % URL.encode(), "invalid"),
-        (b'{"rate_limit": 5.0, %s}' % URL.encode(), "invalid"),
+        (b'{"rate_limit": 5.5, %s}' % URL.encode(), "invalid"),
+        (b'{"rate_limit": 1e300, %s}' % URL.encode(), "invalid"),
         (b'{"rate_limit": true, %s}' % URL.encode(), "invalid"),
         (b'{"rate_limit": -1, %s}' % URL.encode(), "invalid"),
         (b'{"rate_limit": 9223372036854775807, %s}' % URL.encode(), "invalid"),
@@ -103,6 +104,10 @@ def test_another_media_type_gets_415(api: Api, media_type: str) -> None:
 )
 def test_json_is_json_however_it_is_written(api: Api, media_type: str) -> None:
     assert api.post("subscriptions/", b"{%s}" % URL.encode(), content_type=media_type).status_code == 201
+
+
+def test_a_whole_number_is_one_however_it_is_written(api: Api) -> None:
+    assert api.post("subscriptions/", b'{"rate_limit": 5.0, %s}' % URL.encode()).json()["rate_limit"] == 5
 
 
 def test_a_compressed_body_gets_415(api: Api) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import connections
 
 from subscriptions import edits
 from subscriptions.models import AuditEntry, Secret, Subscription
+from tests.programs import Api
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from subscriptions.models import Tenant
-    from tests.programs import Api
 
     Subscribe = Callable[..., Subscription]
 
@@ -106,7 +109,7 @@ def test_what_a_change_leaves_out_stays(api: Api) -> None:
 
 def test_a_change_follows_the_rules_of_the_pages(api: Api) -> None:
     pk = api.post("subscriptions/", WANTED).json()["id"]
-    answer = api.patch(f"subscriptions/{pk}/", {"url": "https://169.254.169.254/", "topics": []})
+    answer = api.patch(f"subscriptions/{pk}/", {"url": "https://169.254.169.254/", "topics": [{"name": "Bad Topic"}]})
     assert code(answer) == (400, "invalid")
     assert {each["field"] for each in answer.json()["errors"]} == {"/url", "/topics"}
     assert Subscription.objects.get().url == WANTED["url"]
@@ -272,3 +275,24 @@ def test_a_key_that_only_reads_sees_no_token_in_a_url_and_finds_none(
     assert len(api.get("subscriptions/?q=geheim").json()["data"]) == 1
     assert reader.get("subscriptions/?q=geheim").json()["data"] == []
     assert len(reader.get("subscriptions/?q=chat").json()["data"]) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_changes_at_once_of_what_both_saw_one_is_made(api: Api, subscribe: Subscribe, tenant: Tenant) -> None:
+    row = subscribe(tenant, "*")
+    start = threading.Barrier(4)
+
+    def change(number: int) -> int:
+        program = Api(api.value, api.key)
+        start.wait()
+        try:
+            answer = program.patch(f"subscriptions/{row.pk}/", {"name": f"No. {number}"}, headers={"If-Match": '"1"'})
+            return int(answer.status_code)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(change, range(4))) == [200, 412, 412, 412]
+    row.refresh_from_db()
+    assert row.version == 2
+    assert AuditEntry.objects.filter(action="subscription.changed").count() == 1
