@@ -71,7 +71,7 @@ def docs(request: HttpRequest) -> HttpResponse:
         ],
         "codes": CODES,
         "version": found["info"]["version"],
-        "root": reverse("signalpost-api:root"),
+        "root": request.build_absolute_uri(reverse("signalpost-api:root")),
     }
     return render(request, "webhooks/api/docs.html", context)
 

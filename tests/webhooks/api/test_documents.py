@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.test import Client
+from django.test import Client, override_settings
 from django.urls import Resolver404, resolve
 from drf_spectacular.validation import validate_schema
 from jsonschema import Draft202012Validator
@@ -190,6 +190,17 @@ def test_the_page_shows_every_operation_and_code_with_our_own_files_alone(client
     assert not page.inline
     assert client.get("/api/v1/").headers["Location"] == "/api/v1/docs/"
     assert client.post("/api/v1/docs/").status_code == 405
+
+
+def test_a_host_mounts_the_api_where_it_likes_without_pages(client: Client, api: Api) -> None:
+    with override_settings(ROOT_URLCONF="tests.subscriptions.api.urls_api_only"):
+        page = client.get("/hooks/docs/")
+        assert page.status_code == 200
+        assert "http://testserver/hooks/subscriptions/" in page.content.decode()
+        assert client.get("/hooks/openapi.json").json()["servers"] == [{"url": "http://testserver/hooks"}]
+        listed = api.get("/hooks/subscriptions?limit=1")
+        assert listed.status_code == 200
+        assert client.get("/hooks/keys/").json()["type"] == "http://testserver/hooks/docs/#unauthorized"
 
 
 def test_every_path_leads_to_its_view() -> None:
