@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from subscriptions import addresses, edits, offers
-from subscriptions.addresses import INBOX
+from subscriptions.addresses import FEED, INBOX
 from subscriptions.conf import conf
 from subscriptions.models import HIGHEST_RATE, UPDATED, Subscription
 
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from subscriptions.offers import Group, Model, Offer
     from subscriptions.trail import Actor
 
-TO_URL, TO_INBOX = "url", "inbox"
+TO_URL, TO_INBOX, TO_FEED = "url", "inbox", "feed"
+# What stands in the place of a URL.
+BUILT_IN = {TO_INBOX: INBOX, TO_FEED: FEED}
 # A topic, and in parentheses the fields one of which must have changed.
 LINE = re.compile(r"(?P<name>[^\s()]+)\s*(\((?P<fields>[^()]*)\))?")
 WRONG_RATE = gettext_lazy("Write a whole number from 1 to 1,000, or nothing.")
@@ -65,7 +67,11 @@ class Grid(forms.Widget):
 class SubscriptionForm(forms.Form):
     target = forms.ChoiceField(
         label=gettext_lazy("Where to"),
-        choices=[(TO_URL, gettext_lazy("My receiver")), (TO_INBOX, gettext_lazy("The built-in inbox"))],
+        choices=[
+            (TO_URL, gettext_lazy("My receiver")),
+            (TO_INBOX, gettext_lazy("The built-in inbox")),
+            (TO_FEED, gettext_lazy("A feed")),
+        ],
         widget=forms.RadioSelect,
         initial=TO_URL,
         error_messages={"required": gettext_lazy("Choose where to send.")},
@@ -116,8 +122,8 @@ class SubscriptionForm(forms.Form):
         initial: dict[str, Any] = _initial(subscription, self._shown) if subscription else {"made_by": uuid.uuid4()}
         if topic in self._shown:
             initial["topics"] = {topic: []}
-        if target == TO_INBOX:
-            initial["target"] = TO_INBOX
+        if target in BUILT_IN:
+            initial["target"] = target
         super().__init__(data, initial=initial)
 
     @cached_property
@@ -148,8 +154,8 @@ class SubscriptionForm(forms.Form):
 
     def clean_url(self) -> str:
         url: str = self.cleaned_data["url"]
-        if self.cleaned_data.get("target") == TO_INBOX:
-            return INBOX
+        if built_in := BUILT_IN.get(self.cleaned_data.get("target", "")):
+            return built_in
         if refused := refusal_of(url):
             raise ValidationError(refused)
         return url
@@ -319,10 +325,10 @@ def _row(model: Model, chosen: Chosen, words: str, actions: Iterable[str]) -> Ro
 def _initial(subscription: Subscription, shown: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     wanted = edits.topics_of(subscription)
     ticked = {name: fields for name, fields in wanted.items() if name in shown and set(fields) <= set(shown[name])}
-    is_inbox = subscription.is_inbox
+    target = next((name for name, url in BUILT_IN.items() if url == subscription.url), TO_URL)
     return {
-        "target": TO_INBOX if is_inbox else TO_URL,
-        "url": "" if is_inbox else subscription.url,
+        "target": target,
+        "url": subscription.url if target == TO_URL else "",
         "name": subscription.name,
         "rate_limit": subscription.rate_limit,
         "topics": ticked,

@@ -116,10 +116,15 @@ def bookmark(subscription: Subscription) -> int:
 def move(subscription: Subscription, position: int) -> None:
     """What is up to there is done; back to an earlier one, it is given again.
 
-    Raises ValidationError for a position that the feed has not reached.
+    Raises ValidationError for a position that the feed has not reached, and
+    Refused where the subscription is gone.
     """
     alias = home()
     with transaction.atomic(using=alias):
+        # So that it is not deleted meanwhile.
+        held = Subscription.objects.using(alias).select_for_update(no_key=True).filter(pk=subscription.pk)
+        if not held.values_list("pk", flat=True).first():
+            raise Refused(_("The subscription was deleted meanwhile."))
         rows = Delivery.objects.using(alias).filter(subscription=subscription)
         reached = max(rows.aggregate(last=Max("pk"))["last"] or 0, bookmark(subscription))
         if not 0 <= position <= reached:

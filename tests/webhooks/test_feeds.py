@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from standardwebhooks.webhooks import Webhook
 
 from subscriptions.addresses import FEED
 from subscriptions.edits import Refused
+from subscriptions.models import Subscription
 from subscriptions.trail import Actor
+from tests.webhooks.personas import sign_in, text
 from tests.webhooks.traffic import make_delivery
 from webhooks import deliveries, drain, events, feeds, horizon, tallies, trials
 from webhooks.models import Attempt, Bookmark, Delivery, Event, Rollup
@@ -23,7 +26,7 @@ from webhooks.models import Attempt, Bookmark, Delivery, Event, Rollup
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from subscriptions.models import Subscription, Tenant
+    from subscriptions.models import Tenant
 
     Subscribe = Callable[..., Subscription]
 
@@ -161,6 +164,36 @@ def test_the_worker_answers_for_a_feed_without_a_network(tenant: Tenant, fed: Su
     assert bytes(attempt.request_headers) == b""
     assert Rollup.objects.get().delivered == 1
     assert numbers(feeds.read(fed, after=0, limit=10)) == [1]
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_the_pages_say_that_nothing_is_sent(tenant: Tenant, fed: Subscription) -> None:
+    publish(tenant, 1)
+    drain.run()
+    client = sign_in(tenant)
+    start = f"/t/{tenant.slug}/"
+    assert "asks the API for its feed" in text(client.get(f"{start}subscriptions/{fed.pk}/"))
+    page = text(client.get(f"{start}deliveries/{Delivery.objects.get().pk}/"))
+    assert "the feed" in page
+    assert "None: the receiver asks for what is in the feed." in page
+    assert "POST feed:" not in page
+    assert client.get(start).status_code == client.get(f"{start}deliveries/").status_code == 200
+
+
+def test_a_feed_is_edited_and_stays_one(tenant: Tenant, fed: Subscription) -> None:
+    client = sign_in(tenant)
+    path = f"/t/{tenant.slug}/subscriptions/{fed.pk}/edit/"
+    assert re.search('value="feed"[^>]*checked', client.get(path).content.decode())
+    form = {"target": "feed", "url": "", "name": "Polled", "topic": "*", "version": fed.version}
+    assert client.post(path, form).status_code == 302
+    fed.refresh_from_db()
+    assert (fed.url, fed.name) == (FEED, "Polled")
+
+
+def test_a_subscription_that_is_gone_has_no_bookmark(tenant: Tenant, fed: Subscription) -> None:
+    Subscription.objects.filter(pk=fed.pk).delete()
+    with pytest.raises(Refused, match="deleted"):
+        feeds.move(fed, 0)
 
 
 # --- what commits later than it was numbered ---
