@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SUBSCRIPTIONS = 500
 DELIVERIES = 1_000_000
 TOPICS = 300
+APART = timedelta(minutes=20)  # one event and the next
+EARLY = 50  # the event of a day long past, from the oldest on
 HOURS, DAYS = 72, 28
 TIMES = 5
 WARM = 2
@@ -58,6 +60,9 @@ def _paths(tenant: Tenant) -> dict[str, str]:
     start = f"/t/{tenant.slug}/"
     keys = Delivery.objects.for_tenant(tenant).order_by("-pk").values_list("pk", "subscription_id")
     delivery, subscription = keys[0]
+    failing = Delivery.objects.for_tenant(tenant).failed().values_list("subscription_id", flat=True)[0]
+    event = Event.objects.filter(tenant=tenant).order_by("created_at")[EARLY]
+    day = f"since={_written(event.created_at - timedelta(days=1))}&until={_written(event.created_at)}"
     return {
         "overview": start,
         "overview, 30 days": f"{start}?period=30d",
@@ -69,6 +74,10 @@ def _paths(tenant: Tenant) -> dict[str, str]:
         "deliveries, one topic": f"{start}deliveries/?topic=warehouse.heard.*",
         "deliveries, a topic of nobody": f"{start}deliveries/?topic=warehouse.never.created",
         "deliveries, one subscription": f"{start}deliveries/?subscription={subscription}&status=failed",
+        "deliveries, delivered": f"{start}deliveries/?status=delivered&topic=warehouse.*",
+        "deliveries, of a day": f"{start}deliveries/?{day}",
+        "deliveries, failed on a day": f"{start}deliveries/?{day}&status=failed&subscription={failing}",
+        "deliveries, of an event": f"{start}deliveries/?event={event.webhook_id}",
         "delivery": f"{start}deliveries/{delivery}/",
         "replay": f"{start}replays/new/?kind=failed",
         "topics": f"{start}topics/",
@@ -77,6 +86,10 @@ def _paths(tenant: Tenant) -> dict[str, str]:
         "audit": f"{start}audit/",
         "inbox": f"{start}inbox/",
     }
+
+
+def _written(when: datetime) -> str:
+    return f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _tenant(bench: Bench) -> tuple[Client, Tenant]:
@@ -99,8 +112,8 @@ def _grow(events: int) -> None:
     now = timezone.now()
     tenant = Tenant.objects.get(slug="large-0")
     Event.objects.bulk_create(
-        Event(tenant=tenant, topic=traffic.TOPIC, body=traffic.BODY, created_at=now, fanned_out_at=now)
-        for _ in range(events)
+        Event(tenant=tenant, topic=traffic.TOPIC, body=traffic.BODY, created_at=at, fanned_out_at=at)
+        for at in (now - back * APART for back in reversed(range(events)))
     )
     with connection.cursor() as cursor:
         cursor.execute(
