@@ -105,6 +105,9 @@ def test_a_save_arrives_signed_and_is_recorded(
     assert worker.stop() == 0
 
 
+@pytest.mark.on("sqlite")
+@pytest.mark.on("sqlite")
+@pytest.mark.on("sqlite")
 def test_a_test_event_arrives_in_the_built_in_inbox(
     tenant: Tenant, subscribe: Callable[..., Subscription], start_worker: Callable[..., Process], client: Client
 ) -> None:
@@ -306,6 +309,7 @@ def test_after_a_kill_in_the_middle_of_500_all_arrive(
         assert delivery.attempt_count == len(delivery.attempts.all())
 
 
+@pytest.mark.on("sqlite")
 def test_two_workers_send_each_attempt_once(
     tenant: Tenant, subscribe: Callable[..., Subscription], receiver: Receiver, start_worker: Callable[..., Process]
 ) -> None:

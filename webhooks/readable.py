@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 KIB = 1024
+SECOND = 1_000  # milliseconds
 # Of lists and objects in each other: what is deeper would grow by its indents
 # a thousandfold, for a receiver who answers so on purpose.
 DEEPEST = 20
@@ -20,6 +21,13 @@ def size(octets: int) -> str:
         return _("%(number)s KiB") % {"number": formats.number_format(octets // KIB, force_grouping=True)}
     told = ngettext("%(number)s byte", "%(number)s bytes", octets)
     return told % {"number": formats.number_format(octets, force_grouping=True)}
+
+
+def duration(milliseconds: int) -> str:
+    if milliseconds < SECOND:
+        return _("%(n)s ms") % {"n": formats.number_format(milliseconds)}
+    seconds = round(milliseconds / SECOND, 1)
+    return _("%(n)s s") % {"n": formats.number_format(seconds, 0 if seconds == int(seconds) else 1)}
 
 
 def body_text(data: bytes | memoryview) -> str:

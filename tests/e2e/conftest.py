@@ -25,6 +25,12 @@ PATIENCE = 15_000  # milliseconds
 CONTEXTS = pytest.StashKey[list[Any]]()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is looked at first, before a worker delivers it."""
+    items.sort(key=lambda item: "showcase" not in getattr(item, "fixturenames", ()))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pictures", default="", help="the folder of the README's pictures, to make them anew")
 
@@ -47,6 +53,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> It
 
 @pytest.fixture(scope="session")
 def showcase(site: Site) -> Showcase:
+    site.rest()  # what waits is to be seen waiting
     return build()
 
 

@@ -134,16 +134,14 @@ class Stage:
         buckets = dict.fromkeys((f"took_{number}" for number in range(len(BUCKETS_MS) + 1)), 0)
         for _ in range(delivered + failed):
             buckets[f"took_{min(11, max(0, round(self.random.gauss(4, 1.3))))}"] += 1
-        Rollup.objects.create(
-            subscription=subscription,
-            span=span,
-            starts_at=at,
-            attempts=delivered + failed,
-            delivered=delivered,
-            at_first=max(0, delivered - failed),
-            failed=failed // 3,
+        counts = {
+            "attempts": delivered + failed,
+            "delivered": delivered,
+            "at_first": max(0, delivered - failed),
+            "failed": failed // 3,
             **buckets,
-        )
+        }
+        Rollup.objects.update_or_create(subscription=subscription, span=span, starts_at=at, defaults=counts)
 
 
 def build() -> Showcase:

@@ -105,6 +105,12 @@ class Site:
         if not self.processes:
             self.start("rqworker").wait_to_say("Listening on", timeout=40)
 
+    def rest(self) -> None:
+        """No more deliveries, until somebody lets a worker deliver again."""
+        for process in self.processes:
+            process.stop()
+        self.processes.clear()
+
     def __exit__(self, *args: object) -> None:
         self._running.close()
 

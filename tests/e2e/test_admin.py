@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from subscriptions.models import AuditEntry, Membership, Role, Tenant
 from tests.e2e.showcase import Stage
-from tests.e2e.test_looks import PICTURES, look
+from tests.e2e.test_looks import PICTURES, WCAG, look
 from tests.receiver import Reply
 from webhooks.models import Throttle
 
@@ -83,8 +83,8 @@ def test_the_operator_sees_what_fails_and_sends_it_again(page: Page, site: Site,
     page.get_by_role("button", name="Replay 3 deliveries").click()
     expect(page.locator(".messagelist")).to_have_text("3 deliveries will be sent again.")
     site.receiver.wait_for(before + 3)
-    entries = AuditEntry.objects.for_tenant(umbrella).filter(action=AuditEntry.Action.DELIVERY_REPLAYED)
-    assert entries.filter(actor=OPERATOR, as_operator=True).exists()
+    entries = AuditEntry.objects.for_tenant(umbrella).filter(action=AuditEntry.Action.REPLAY_STARTED)
+    assert entries.get().actor == OPERATOR
 
 
 def test_a_tenant_that_is_turned_off_reads_why_until_it_is_on_again(page: Page, zoe: Page, umbrella: Tenant) -> None:
@@ -157,6 +157,7 @@ def places(show: Showcase) -> dict[str, str]:
 
 
 def test_every_page_of_ours_in_the_admin_reads_well(page: Page, showcase: Showcase) -> None:
+    """By the rules of WCAG; what else is good practice is for Django's own markup to follow."""
     PICTURES.mkdir(parents=True, exist_ok=True)
-    found = [what for name, path in places(showcase).items() for what in look(page, name, path)]
+    found = [what for name, path in places(showcase).items() for what in look(page, name, path, rules=WCAG)]
     assert found == []

@@ -89,7 +89,7 @@ def test_the_list_says_what_each_may_and_whether_it_works(key: ApiKey, alice: Us
     ApiKey.objects.create(tenant=key.tenant, name="Older", digest="b", expires_at=timezone.now() - timedelta(days=1))
     shown = text(browser(alice).get(KEYS))
     assert f"Billing {key.beginning}…" in shown
-    for words in ("read publish", "never", "works", "revoked", "expired"):
+    for words in ("read publish", "Never", "Works", "Revoked", "Expired"):
         assert words in shown
     assert key.digest not in shown
 

@@ -310,10 +310,10 @@ def test_the_list_says_what_became_of_each(page: Client, subscription: Subscript
     assert "Nothing was replayed yet" in text(page.get(PATH))
     replay = started(subscription)
     started(others, 7)
-    assert "sending" in text(page.get(PATH))
+    assert "Sending" in text(page.get(PATH))
     Delivery.objects.update(status="delivered")
     shown = page.get(PATH)
-    assert "done" in text(shown)
+    assert "Done" in text(shown)
     assert [line.row for line in shown.context["lines"]] == [replay]
 
 

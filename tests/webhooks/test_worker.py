@@ -236,6 +236,7 @@ def test_two_workers_send_each_of_500_deliveries_once(
     assert all("Drained" in log.read_text() for log in logs)
 
 
+@pytest.mark.on("sqlite")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -265,6 +266,13 @@ def test_any_worker_of_rq_can_drain(  # noqa: PLR0917 - fixtures
     assert not Redis.from_url(valkey.url).keys("rq:job:*")
 
 
+@pytest.mark.on("sqlite")
+@pytest.mark.on("sqlite")
+@pytest.mark.on("sqlite")
+@pytest.mark.on("sqlite")
+@pytest.mark.on("sqlite")
+@pytest.mark.on("sqlite")
+@pytest.mark.on("sqlite")
 @pytest.mark.parametrize(
     ("verbosity", "shown"), [("0", False), ("1", False), ("2", True)], ids=["quiet", "usual", "verbose"]
 )

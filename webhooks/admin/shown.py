@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from subscriptions.admin.shown import NOTHING, state
+from webhooks import readable
 from webhooks.models import Attempt, Delivery, Event
 from webhooks.readable import body_text, header_text, pretty, size
 
@@ -33,12 +33,11 @@ REASONS = {
     Attempt.Reason.TLS: gettext_lazy("TLS"),
     Attempt.Reason.TIMEOUT: gettext_lazy("timeout"),
     Attempt.Reason.PROTOCOL: gettext_lazy("not HTTP"),
-    Attempt.Reason.STATUS: gettext_lazy("status"),
+    Attempt.Reason.STATUS: gettext_lazy("not 2xx"),
     Attempt.Reason.TOO_LARGE: gettext_lazy("too large"),
     Attempt.Reason.UNSENDABLE: gettext_lazy("unsendable"),
     Attempt.Reason.LOST: gettext_lazy("lost"),
 }
-SECOND = 1_000
 
 
 def status(delivery: Delivery) -> SafeString:
@@ -64,6 +63,4 @@ def progress(event: Event) -> SafeString:
 def duration(milliseconds: int | None) -> str:
     if milliseconds is None:
         return NOTHING
-    if milliseconds < SECOND:
-        return _("%(n)s ms") % {"n": number_format(milliseconds)}
-    return _("%(n)s s") % {"n": number_format(milliseconds / SECOND, 1)}
+    return readable.duration(milliseconds)

@@ -66,6 +66,11 @@ class Shown:
         return self.attempt.ended_at is not None
 
     @property
+    def duration(self) -> str:
+        taken = self.attempt.duration_ms
+        return "" if taken is None else readable.duration(taken)
+
+    @property
     def request_headers(self) -> str:
         return readable.header_text(self.attempt.request_headers)
 

@@ -245,10 +245,10 @@ class Shown:
     def state(self) -> tuple[str, str]:
         """Of the list, where nobody counts."""
         if self.row.cancelled_at:
-            return "cancelled", _("cancelled") if self.row.settled_at else _("being taken back")
+            return "cancelled", _("Cancelled") if self.row.settled_at else _("Being taken back")
         if not self.row.settled_at:
-            return "pending", _("queueing")
-        return ("retrying", _("sending")) if getattr(self.row, "waits", False) else ("on", _("done"))
+            return "pending", _("Queueing")
+        return ("retrying", _("Sending")) if getattr(self.row, "waits", False) else ("on", _("Done"))
 
     @cached_property
     def progress(self) -> rules.Progress:
@@ -258,12 +258,12 @@ class Shown:
     def state_now(self) -> tuple[str, str]:
         seen = self.progress
         if self.row.cancelled_at:
-            return "cancelled", _("cancelled") if seen.settled else _("being taken back")
+            return "cancelled", _("Cancelled") if seen.settled else _("Being taken back")
         if not seen.settled:
-            return "pending", _("queueing")
+            return "pending", _("Queueing")
         if seen.open:
-            return "retrying", _("sending")
-        return ("failing", _("done, not all arrived")) if seen.failed else ("on", _("done"))
+            return "retrying", _("Sending")
+        return ("failing", _("Done, not all arrived")) if seen.failed else ("on", _("Done"))
 
     @property
     def pause(self) -> int:
