@@ -63,10 +63,14 @@ class Health:
 def health(tenant: Tenant) -> Health:
     rows = Subscription.objects.for_tenant(tenant)
     counts = rows.aggregate(total=Count("pk"), off=Count("pk", filter=OFF), needy=Count("pk", filter=NEEDS_SOMEBODY))
-    # Who has failed for the longest first.
+    return Health(**counts, told=list(needing(tenant)[:TOLD]) if counts["needy"] else [])
+
+
+def needing(tenant: Tenant) -> SubscriptionQuerySet:
+    """Those that need somebody; who has failed for the longest first."""
     longest = F("throttle__failing_since").asc(nulls_last=True)
-    told = rows.filter(NEEDS_SOMEBODY).select_related("throttle").order_by(longest, "-pk")[:TOLD]
-    return Health(**counts, told=list(told) if counts["needy"] else [])
+    rows = Subscription.objects.for_tenant(tenant).filter(NEEDS_SOMEBODY)
+    return rows.select_related("throttle").order_by(longest, "-pk")
 
 
 @dataclass(slots=True)

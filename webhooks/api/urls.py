@@ -13,7 +13,7 @@ from django.views.generic import RedirectView
 from subscriptions.api import audit, keys, people, subscriptions, tenants, topics
 from subscriptions.api.views import NotFound
 from subscriptions.models import home
-from webhooks.api import attempts, deliveries, documents, events, feed, inbox, replays, stats, trials, wishes
+from webhooks.api import attempts, deliveries, documents, events, feed, health, inbox, replays, stats, trials, wishes
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -51,6 +51,7 @@ urlpatterns = [
     path("subscriptions/<int:pk>/test/", trials.SubscriptionTest.as_view(), name="subscription_test"),
     path("subscriptions/<int:pk>/stats/", stats.SubscriptionStats.as_view(), name="subscription_stats"),
     path("subscriptions/<int:pk>/feed/", feed.SubscriptionFeed.as_view(), name="feed"),
+    path("health/", health.Health.as_view(), name="health"),
     path("stats/", stats.Stats.as_view(), name="stats"),
     path("events/", events.EventList.as_view(), name="events"),
     path("events/batch/", events.EventBatch.as_view(), name="event_batch"),
