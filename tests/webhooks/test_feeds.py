@@ -6,12 +6,14 @@ import json
 import random
 import re
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import connection, connections, transaction
 from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 from standardwebhooks.webhooks import Webhook
 
 from subscriptions.addresses import FEED
@@ -20,7 +22,7 @@ from subscriptions.models import Subscription
 from subscriptions.trail import Actor
 from tests.webhooks.personas import sign_in, text
 from tests.webhooks.traffic import make_delivery
-from webhooks import deliveries, drain, events, feeds, horizon, tallies, trials
+from webhooks import deliveries, drain, events, feeds, horizon, replays, tallies, trials
 from webhooks.models import Attempt, Bookmark, Delivery, Event, Rollup
 
 if TYPE_CHECKING:
@@ -243,6 +245,37 @@ def test_a_fan_out_that_commits_late_is_waited_for(
     late.set()
     thread.join(PATIENCE)
     assert numbers(feeds.read(fed, after=found.position, limit=10)) == [1, 2]
+
+
+def test_whatever_inserts_deliveries_says_so_before() -> None:
+    inserting = re.compile(r"INTO webhooks_delivery\b|Delivery\.objects[^\n]*\.(bulk_)?create\(")
+    package = Path(feeds.__file__).parent
+    found = {path.name: path.read_text() for path in package.glob("*.py") if inserting.search(path.read_text())}
+    assert found.keys() >= {"deliveries.py", "trials.py", "replays.py", "audit.py"}
+    assert [name for name, text in found.items() if "horizon.announce(" not in text] == []
+
+
+@ON_POSTGRESQL
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("how", ["fan_out", "trial", "missed"])
+def test_each_says_so_in_its_transaction_before_it_takes_a_number(tenant: Tenant, fed: Subscription, how: str) -> None:
+    publish(tenant, 1)
+    if how == "missed":
+        since = Event.objects.get().created_at
+        Event.objects.update(fanned_out_at=Now())
+        replays.start(replays.wish(tenant, "missed", subscription=fed, since=since), by=ALICE)
+    acts: dict[str, Callable[[], object]] = {
+        "fan_out": deliveries.fan_out,
+        "trial": lambda: trials.send(fed, ALICE),
+        "missed": replays.advance,
+    }
+    with CaptureQueriesContext(connection) as queries:
+        acts[how]()
+    said = [query["sql"] for query in queries.captured_queries]
+    [announced] = [place for place, sql in enumerate(said) if "pg_advisory_xact_lock_shared" in sql]
+    [inserted] = [place for place, sql in enumerate(said) if re.search('INTO "?webhooks_delivery', sql)]
+    [began] = [place for place, sql in enumerate(said[:inserted]) if sql == "BEGIN"][-1:]
+    assert began < announced < inserted
 
 
 @ON_POSTGRESQL
