@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+NAMESPACE = "signalpost-api"
 MEDIA_TYPE = "application/problem+json"
 MOST_FAULTS = 100
+LONGEST = 500  # characters of a pointer: names are as long as whoever sends them likes
 RETRY_SECONDS = 5  # while the database is away
 
 
@@ -134,13 +136,14 @@ def handle(error: Exception, context: Mapping[str, Any]) -> Response | None:
 def answer(problem: Problem, request: Request) -> Response:
     kind = CODES[problem.code]
     faults = problem.errors[:MOST_FAULTS]
+    page = address(request, "docs")
     body = {
-        "type": f"{_page(request)}#{problem.code}",
+        "type": f"{page}#{problem.code}" if page else "about:blank",
         "title": str(kind.title),
         "status": kind.status,
         "code": problem.code,
         "detail": str(problem.detail) or (str(faults[0].detail) if len(faults) == 1 else str(kind.advice)),
-        "errors": [{"field": each.field, "detail": str(each.detail), "code": each.code} for each in faults],
+        "errors": [{"field": each.field[:LONGEST], "detail": str(each.detail), "code": each.code} for each in faults],
     }
     return Response(body, status=kind.status, headers=problem.headers, content_type=MEDIA_TYPE)
 
@@ -150,12 +153,15 @@ def pointer(*parts: object) -> str:
     return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)
 
 
-def _page(request: Request) -> str:
-    """Where the codes are described."""
+def address(request: Any, name: str) -> str:
+    """Of one of our routes, wherever the host has mounted them, in a namespace
+    of its own or not; empty where they are not found."""
+    match = request.resolver_match
+    namespace = match.namespace if match and match.namespace else NAMESPACE
     try:
-        return request.build_absolute_uri(reverse("signalpost-api:docs"))
+        return str(request.build_absolute_uri(reverse(f"{namespace}:{name}")))
     except NoReverseMatch:
-        return "about:blank"
+        return ""
 
 
 def _of(error: Exception) -> Problem | None:

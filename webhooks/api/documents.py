@@ -6,15 +6,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.shortcuts import render
-from django.urls import reverse
+from django.shortcuts import redirect, render
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 from rest_framework.response import Response
 
 from subscriptions.api.authenticating import BearerAuthentication
 from subscriptions.api.describing import CODES_OF, described
-from subscriptions.api.problems import CODES
+from subscriptions.api.problems import CODES, address
 from subscriptions.api.views import ApiView
 from webhooks.api import schema
 
@@ -39,7 +38,7 @@ class OpenApi(ApiView):
         problems=("unauthorized",),
     )
     def get(self, request: Request) -> Response:
-        root = request._request.build_absolute_uri(reverse("signalpost-api:root")).rstrip("/")
+        root = address(request, "root").rstrip("/")
         if "Authorization" not in request.headers:
             return Response({**schema.routes(), "servers": [{"url": root}]})
         caller, _key = BearerAuthentication().authenticate(request)
@@ -62,6 +61,11 @@ class Shown:
 
 
 @require_safe
+def root(request: HttpRequest) -> HttpResponse:
+    return redirect(address(request, "docs"))
+
+
+@require_safe
 def docs(request: HttpRequest) -> HttpResponse:
     found = schema.routes()
     shown = list(_operations(found))
@@ -71,7 +75,8 @@ def docs(request: HttpRequest) -> HttpResponse:
         ],
         "codes": CODES,
         "version": found["info"]["version"],
-        "root": request.build_absolute_uri(reverse("signalpost-api:root")),
+        "root": address(request, "root"),
+        "openapi": address(request, "openapi"),
     }
     return render(request, "webhooks/api/docs.html", context)
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction
 from django.urls import Resolver404, path, re_path, resolve
 from django.views.decorators.csrf import csrf_exempt
-from django.views.generic import RedirectView
 
 from subscriptions.api import audit, keys, people, subscriptions, tenants, topics
+from subscriptions.api.problems import NAMESPACE
 from subscriptions.api.views import NotFound
 from subscriptions.models import home
 from webhooks.api import attempts, deliveries, documents, events, feed, health, inbox, replays, stats, trials, wishes
@@ -18,7 +18,7 @@ from webhooks.api import attempts, deliveries, documents, events, feed, health, 
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-app_name = "signalpost-api"
+app_name = NAMESPACE
 
 
 @csrf_exempt
@@ -80,6 +80,6 @@ urlpatterns = [
     path("audit/", audit.Entries.as_view(), name="audit"),
     path("openapi.json", documents.OpenApi.as_view(), name="openapi"),
     path("docs/", documents.docs, name="docs"),
-    path("", RedirectView.as_view(pattern_name="signalpost-api:docs"), name="root"),
+    path("", documents.root, name="root"),
     re_path("", elsewhere),
 ]

@@ -188,19 +188,21 @@ def test_the_page_shows_every_operation_and_code_with_our_own_files_alone(client
     assert all(each.startswith("/static/") for each in page.loads)
     assert not page.tags & {"script", "style", "iframe"}
     assert not page.inline
-    assert client.get("/api/v1/").headers["Location"] == "/api/v1/docs/"
+    assert client.get("/api/v1/").headers["Location"] == "http://testserver/api/v1/docs/"
     assert client.post("/api/v1/docs/").status_code == 405
 
 
-def test_a_host_mounts_the_api_where_it_likes_without_pages(client: Client, api: Api) -> None:
+@pytest.mark.parametrize("root", ["/hooks", "/inside/hooks"])
+def test_a_host_mounts_the_api_where_it_likes_without_pages(client: Client, api: Api, root: str) -> None:
     with override_settings(ROOT_URLCONF="tests.subscriptions.api.urls_api_only"):
-        page = client.get("/hooks/docs/")
-        assert page.status_code == 200
-        assert "http://testserver/hooks/subscriptions/" in page.content.decode()
-        assert client.get("/hooks/openapi.json").json()["servers"] == [{"url": "http://testserver/hooks"}]
-        listed = api.get("/hooks/subscriptions?limit=1")
+        page = client.get(f"{root}/", follow=True)
+        assert page.redirect_chain == [(f"http://testserver{root}/docs/", 302)]
+        assert f"http://testserver{root}/subscriptions/" in page.content.decode()
+        assert client.get(f"{root}/openapi.json").json()["servers"] == [{"url": f"http://testserver{root}"}]
+        listed = api.get(f"{root}/subscriptions?limit=1")
         assert listed.status_code == 200
-        assert client.get("/hooks/keys/").json()["type"] == "http://testserver/hooks/docs/#unauthorized"
+        assert client.get(f"{root}/keys/").json()["type"] == f"http://testserver{root}/docs/#unauthorized"
+        assert client.get(f"{root}/nothing/").json()["type"] == f"http://testserver{root}/docs/#not_found"
 
 
 def test_every_path_leads_to_its_view() -> None:
