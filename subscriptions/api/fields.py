@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from django.utils.translation import gettext_lazy as _
@@ -26,6 +27,8 @@ MICROSECONDS = 6  # digits that Python reads
 EXACT = 2**53  # up to there a float is the number that was meant
 
 UNKNOWN = _("There is no such field.")
+# Told of one object or array. To look at all there is takes longer than sending it.
+MOST_WRONG = 100
 
 
 # Refuses a field that it does not know, by its name. No docstring: the OpenAPI
@@ -40,7 +43,8 @@ class Strict(serializers.Serializer[Any]):
                 raise
             errors, value = dict(error.detail), {}  # type: ignore[arg-type]
         known = {name for name, field in self.fields.items() if not field.read_only}
-        errors |= {str(name): [ErrorDetail(str(UNKNOWN), "unknown_field")] for name in data if name not in known}
+        unknown = islice((str(name) for name in data if name not in known), MOST_WRONG)
+        errors |= {name: [ErrorDetail(str(UNKNOWN), "unknown_field")] for name in unknown}
         errors |= {name: [told] for name, told in self._left_out(data)}
         if errors:
             raise serializers.ValidationError(errors)
@@ -53,6 +57,28 @@ class Strict(serializers.Serializer[Any]):
         for name, field in self.fields.items():
             if field.required and name not in data:
                 yield name, ErrorDetail(str(field.error_messages["required"]), "required")
+
+
+class Many(serializers.ListField):
+    def to_internal_value(self, data: Any) -> list[Any]:
+        # Before anybody looks at each.
+        if isinstance(data, list) and self.max_length is not None and len(data) > self.max_length:
+            self.fail("max_length", max_length=self.max_length)
+        return super().to_internal_value(data)
+
+    def run_child_validation(self, data: Any) -> list[Any]:
+        found: list[Any] = []
+        errors: dict[Any, Any] = {}
+        for place, each in enumerate(data):
+            try:
+                found.append(self.child.run_validation(each))
+            except serializers.ValidationError as error:
+                errors[place] = error.detail
+                if len(errors) == MOST_WRONG:
+                    break
+        if errors:
+            raise serializers.ValidationError(errors)
+        return found
 
 
 class Nothing(Strict):

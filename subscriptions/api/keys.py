@@ -25,11 +25,17 @@ if TYPE_CHECKING:
     from subscriptions.models.keys import ApiKeyQuerySet
 
 
+# Some may stand twice.
+MOST_SCOPES = 10
+
+
 class WantedKey(fields.Strict):
     name = fields.Text(max_length=rules.NAME_LENGTH, help_text=_("What it is for, such as Billing server."))
-    scopes = serializers.ListField(child=fields.Choice([scope.value for scope in rules.MAY]), min_length=1)
+    scopes = fields.Many(
+        child=fields.Choice([scope.value for scope in rules.MAY]), min_length=1, max_length=MOST_SCOPES
+    )
     mode = fields.Choice(ApiKey.Mode.values, required=False, help_text=_("`live`, if it is not given."))
-    networks = serializers.ListField(
+    networks = fields.Many(
         child=fields.Text(max_length=50),
         max_length=rules.MOST_NETWORKS,
         required=False,

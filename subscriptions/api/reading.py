@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import orjson
@@ -106,8 +107,8 @@ def _inside(parent: dict[str, Any] | list[Any]) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _value in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        times = Counter(name for name, _value in pairs)
+        [(twice, _times)] = times.most_common(1)
         raise Problem("duplicate_key", _("%(name)s stands twice.") % {"name": twice[:100]})
     return found
 

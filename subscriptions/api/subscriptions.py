@@ -41,8 +41,9 @@ class WantedTopic(fields.Strict):
         max_length=longest(Topic, "name"),
         help_text=_("A topic, or a pattern such as `shop.order.*` or `*`."),
     )
-    changed = serializers.ListField(
+    changed = fields.Many(
         child=fields.Text(max_length=longest(Topic, "field")),
+        max_length=edits.MOST_TOPICS,
         required=False,
         help_text=_("Of a topic that ends in .updated: only when one of these fields changed."),
     )
@@ -50,7 +51,7 @@ class WantedTopic(fields.Strict):
 
 class WantedSubscription(fields.Strict):
     url = fields.Text(max_length=longest(Subscription, "url"), help_text=_("Where events are sent, by POST."))
-    topics = serializers.ListField(child=WantedTopic(), min_length=1, max_length=edits.MOST_TOPICS)
+    topics = fields.Many(child=WantedTopic(), min_length=1, max_length=edits.MOST_TOPICS)
     name = fields.Text(max_length=longest(Subscription, "name"), allow_blank=True, required=False)
     rate_limit = fields.Whole(
         min_value=1,

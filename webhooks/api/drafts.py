@@ -4,6 +4,7 @@ request, and a serializer takes longer over each than the database."""
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from django.http import Http404
@@ -11,7 +12,7 @@ from django.utils.translation import gettext as _
 
 from subscriptions.api.fields import UNKNOWN, moment
 from subscriptions.api.paging import TENANT
-from subscriptions.api.problems import Fault, Problem
+from subscriptions.api.problems import Fault, Problem, pointer
 from subscriptions.models import Tenant, home
 from webhooks.models.receipts import LONGEST_NAME
 from webhooks.publishing import MOST, Draft
@@ -35,7 +36,8 @@ def one(view: ApiView, body: Any) -> list[Draft]:
 def many(view: ApiView, body: Any) -> list[Draft]:
     if not isinstance(body, dict):
         raise Problem("invalid", errors=[Fault("", _("Write an object."))])
-    faults = [Fault(f"/{name}", UNKNOWN, "unknown_field") for name in body if name != "events"]
+    unknown = islice((name for name in body if name != "events"), MOST_FAULTS)
+    faults = [Fault(pointer(name), UNKNOWN, "unknown_field") for name in unknown]
     items = body.get("events")
     if not isinstance(items, list) or not 1 <= len(items) <= MOST:
         faults.append(Fault("/events", _("Write a list of 1 to %(most)s events.") % {"most": MOST}))
@@ -56,8 +58,8 @@ def key(view: ApiView) -> str:
 
 
 def _read(view: ApiView, items: Sequence[Any], places: Sequence[str]) -> list[Draft]:
-    faults = [fault for item, place in zip(items, places, strict=True) for fault in _faults(item, place)]
-    if faults:
+    wrong = (fault for item, place in zip(items, places, strict=True) for fault in _faults(item, place))
+    if faults := [*islice(wrong, MOST_FAULTS)]:
         raise _problem(faults)
     addressed = _addressed(view, items)
     named = view.request.query_params.get(TENANT.name)
@@ -79,8 +81,6 @@ def _faults(item: Any, place: str) -> Iterator[Fault]:
     if not isinstance(item, dict):
         yield Fault(place, _("Write an object."))
         return
-    for name in item.keys() - FIELDS:
-        yield Fault(f"{place}/{name}", UNKNOWN, "unknown_field")
     if not isinstance(item.get("type"), str):
         yield Fault(f"{place}/type", _("Write a topic such as billing.invoice.paid."), _how(item, "type"))
     if not isinstance(item.get("data"), dict):
@@ -94,6 +94,9 @@ def _faults(item: Any, place: str) -> Iterator[Fault]:
         yield Fault(f"{place}/id", told % {"most": LONGEST_NAME})
     if not isinstance(item.get("tenant"), str | None):
         yield Fault(f"{place}/tenant", _("Write the tenant's slug."))
+    # Last, as there may be thousands.
+    for name in item.keys() - FIELDS:
+        yield Fault(place + pointer(name), UNKNOWN, "unknown_field")
 
 
 def _how(item: Mapping[str, Any], name: str) -> str:
