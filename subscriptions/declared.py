@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from django.utils.translation import gettext as _
@@ -94,7 +95,7 @@ class Declared:
         found: dict[Fault, None] = {}
         try:
             for error in self._validator.iter_errors(data):
-                found.update(dict.fromkeys(_faults(error)))
+                found.update(dict.fromkeys(islice(_faults(error), MOST_FAULTS)))
                 if len(found) >= MOST_FAULTS:
                     break
         except RecursionError:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MOST = 1_000  # events of one request
 MOST_WRONG = 20  # told of one request
+LONGEST = events.LONGEST_TOPIC
 AHEAD = timedelta(days=1)  # by which a clock may be wrong
 ID, ERROR = (coalescing.NAMES.index(name) for name in ("id", "error"))
 
@@ -118,20 +119,16 @@ def publish(drafts: Sequence[Draft], *, by: Tenant | None, key: str = "", finger
 def _prepared(drafts: Sequence[Draft]) -> tuple[list[coalescing.Row], list[Taken]]:
     """The rows of the events, and their answers."""
     now, using = datetime.now(tz=UTC), home()
-    declared = {topic: catalog.declared_topic(topic) or _why_not(topic) for topic in {each.topic for each in drafts}}
+    declared = {topic: catalog.declared_topic(topic) for topic in {each.topic for each in drafts}}
     wrong: list[Wrong] = []
     rows: list[coalescing.Row] = []
     taken: list[Taken] = []
     for place, draft in enumerate(drafts):
-        wrong += _wrong(place, draft, declared[draft.topic], now)
-        if len(wrong) >= MOST_WRONG:
-            break
-        if wrong:
-            continue
         moment = draft.timestamp or now
         values = _values(draft, moment)
-        if values[ERROR]:
-            wrong.append(Wrong(place, "/data", "too_large", values[ERROR]))
+        wrong += _wrong(place, draft, declared[draft.topic], now, too_large=values[ERROR])
+        if len(wrong) >= MOST_WRONG:
+            break
         rows.append(coalescing.prepared(values, using=using))
         taken.append(Taken(f"evt_{values[ID].hex}", draft.topic, events.rfc3339(moment)))
     if wrong:
@@ -150,10 +147,11 @@ def _values(draft: Draft, moment: datetime) -> tuple[Any, ...]:
     )
 
 
-def _wrong(place: int, draft: Draft, declared: Declared | str, now: datetime) -> list[Wrong]:
-    if isinstance(declared, str):
-        code, _space, text = declared.partition(" ")
-        return [Wrong(place, "/type", code, text)]
+def _wrong(place: int, draft: Draft, declared: Declared | None, now: datetime, *, too_large: str) -> list[Wrong]:
+    if declared is None:
+        return [Wrong(place, "/type", *_why_not(draft.topic))]
+    if too_large:  # to be looked at, too
+        return [Wrong(place, "/data", "too_large", too_large)]
     wrong = [
         Wrong(place, f"/data{fault.pointer}", "schema_mismatch", fault.text) for fault in declared.faults(draft.data)
     ]
@@ -162,21 +160,16 @@ def _wrong(place: int, draft: Draft, declared: Declared | str, now: datetime) ->
     return wrong
 
 
-def _why_not(topic: str) -> str:
-    """A code, and a sentence behind it."""
+def _why_not(topic: str) -> tuple[str, str]:
+    """A code, and a sentence."""
+    shown = topic[:LONGEST]
     if topic.startswith(events.RESERVED) or topic in catalog.topics():
         told = _("%(topic)s is told by the project itself; nobody else may publish it.")
-        return f"topic_reserved {told % {'topic': topic}}"
-    names = [each.name for each in catalog.declared()]
-    near = difflib.get_close_matches(topic, names, n=1)
+        return "topic_reserved", told % {"topic": shown}
+    near = difflib.get_close_matches(shown, [each.name for each in catalog.declared()], n=1)
     if near:
-        told = _("There is no topic %(topic)s. Is it %(near)s?")
-        return f"unknown_topic {told % {'topic': topic[:LONGEST], 'near': near[0]}}"
-    told = _("There is no topic %(topic)s that can be published.")
-    return f"unknown_topic {told % {'topic': topic[:LONGEST]}}"
-
-
-LONGEST = events.LONGEST_TOPIC
+        return "unknown_topic", _("There is no topic %(topic)s. Is it %(near)s?") % {"topic": shown, "near": near[0]}
+    return "unknown_topic", _("There is no topic %(topic)s that can be published.") % {"topic": shown}
 
 
 # --- receipts ---

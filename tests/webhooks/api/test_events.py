@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Callable
@@ -507,3 +508,27 @@ def test_a_published_event_reaches_who_listens_to_its_topic(
     api.post("events/", draft())
     deliveries.fan_out()
     assert Delivery.objects.get().subscription == heard
+
+
+def test_a_thousand_topics_that_are_none_are_not_each_compared_with_all_there_are(
+    api: Api, paid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+
+    def counted(word: str, *_args: Any, **_kwargs: Any) -> list[str]:
+        compared.append(word)
+        return []
+
+    monkeypatch.setattr(difflib, "get_close_matches", counted)
+    batch = {"events": [draft(type=f"billing.{'x' * 5_000}{number}") for number in range(publishing.MOST)]}
+    assert len(api.post("events/batch/", batch).json()["errors"]) == 20
+    assert len(compared) <= 20
+    assert max(map(len, compared)) <= 200
+
+
+def test_data_that_is_too_large_is_not_looked_at(
+    api: Api, paid: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SIGNALPOST_BODY_LIMIT = 500
+    monkeypatch.setattr(catalog.Declared, "faults", lambda *_: pytest.fail("It was."))
+    assert api.post("events/", draft(data={"note": "x" * 500})).json()["code"] == "too_large"
