@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core import signals
-from django.core.exceptions import ValidationError
-from django.db import InterfaceError, OperationalError
+from django.core.exceptions import DisallowedHost, SuspiciousOperation, TooManyFieldsSent, ValidationError
+from django.db import InterfaceError, InternalError, OperationalError
 from django.http import Http404, UnreadablePostError
 from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext_lazy as _
@@ -32,6 +32,7 @@ MEDIA_TYPE = "application/problem+json"
 MOST_FAULTS = 100
 LONGEST = 500  # characters of a pointer: names are as long as whoever sends them likes
 RETRY_SECONDS = 5  # while the database is away
+READ_ONLY = "25006"  # PostgreSQL's code
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ def address(request: Any, name: str) -> str:
     namespace = match.namespace if match and match.namespace else NAMESPACE
     try:
         return str(request.build_absolute_uri(reverse(f"{namespace}:{name}")))
-    except NoReverseMatch:
+    except (NoReverseMatch, DisallowedHost):
         return ""
 
 
@@ -183,10 +184,16 @@ def _of_framework(error: Exception) -> Problem | None:
     for kinds, code in KINDS:
         if isinstance(error, kinds):
             return Problem(code)
-    if isinstance(error, OperationalError | InterfaceError):
-        logger.error("The database failed behind the API: %s", error)
+    if isinstance(error, OperationalError | InterfaceError) or _is_read_only(error):
+        # Its first line: those behind it may quote the statement, and rows.
+        logger.error("The database failed behind the API: %s", str(error).partition("\n")[0])
         return Problem("unavailable", headers={"Retry-After": str(RETRY_SECONDS)})
     return None
+
+
+def _is_read_only(error: Exception) -> bool:
+    """Such as a standby, during a failover: it takes no writes from anybody."""
+    return isinstance(error, InternalError) and getattr(error.__cause__, "sqlstate", "") == READ_ONLY
 
 
 KINDS: list[tuple[Any, str]] = [
@@ -196,6 +203,9 @@ KINDS: list[tuple[Any, str]] = [
     (exceptions.UnsupportedMediaType, "unsupported_media_type"),
     (exceptions.ParseError, "malformed_json"),
     (UnreadablePostError, "malformed_json"),
+    # More than any route has.
+    (TooManyFieldsSent, "unknown_parameter"),
+    (SuspiciousOperation, "invalid"),
 ]
 
 

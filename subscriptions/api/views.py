@@ -9,6 +9,7 @@ REST_FRAMEWORK settings say.
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -54,7 +55,12 @@ class Renderer(BaseRenderer):
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
     ) -> bytes:
-        return b"" if data is None else orjson.dumps(data, default=str)
+        if data is None:
+            return b""
+        try:
+            return orjson.dumps(data, default=str)
+        except TypeError:  # a number beyond 64 bits, as a host's schema may have
+            return json.dumps(data, default=str).encode()
 
 
 class Negotiation(BaseContentNegotiation):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import OperationalError
+from django.db import OperationalError, connection, transaction
 from rest_framework.exceptions import ErrorDetail
 from rest_framework.exceptions import ValidationError as Invalid
 
@@ -83,6 +83,37 @@ def test_a_database_that_is_away_from_the_first_query_on_is_503(api: Api, monkey
 
     monkeypatch.setattr("subscriptions.keys.authenticate", away)
     assert api.get("keys/").status_code == 503
+
+
+@pytest.mark.parametrize("path", ["keys/", "openapi.json"])
+def test_more_parameters_than_django_reads_are_unknown_ones(api: Api, path: str) -> None:
+    answer = api.get(f"{path}?{'&' * 1_100}")
+    assert (answer.status_code, answer.json()["code"]) == (400, "unknown_parameter")
+
+
+def test_a_host_that_is_none_of_ours_is_no_error_of_ours(api: Api, settings: Any) -> None:
+    settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if "Common" not in each]
+    for path in ("keys/", "keys/?limit=0", "subscriptions/5/"):
+        answer = api.get(path, headers={"Host": "elsewhere.example"})
+        assert answer.status_code in {200, 400, 404}
+        assert "elsewhere" not in answer.content.decode()
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has no standby")
+def test_a_database_that_takes_no_writes_is_503(api: Api) -> None:
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION READ ONLY")
+        answer = api.post("keys/", {"name": "Mine", "scopes": ["read"]})
+        transaction.set_rollback(True)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+
+
+def test_a_number_beyond_all_bounds_in_a_schema_is_shown(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = {"type": "object", "properties": {"data": {"type": "object", "maxProperties": 10**30}}}
+    monkeypatch.setattr("subscriptions.offers.Offer.schema", lambda offer: schema)
+    assert api.get("topics/shop.order.updated/").json()["schema"] == schema
+    assert api.get("openapi.json").status_code == 200
 
 
 def test_what_breaks_is_500_and_django_hears_of_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
