@@ -14,6 +14,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
 import idna
+from django.utils import formats
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop as noop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,50 +48,50 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _REFUSED_V4 = [
     (IPv4Network(network), name)
     for network, name in [
-        ("0.0.0.0/8", "unspecified"),
-        ("10.0.0.0/8", "private"),
-        ("100.64.0.0/10", "carrier-grade NAT"),
-        ("127.0.0.0/8", "loopback"),
-        ("168.63.129.16/32", "a cloud provider's internal one"),  # Azure's host, from every machine there
-        ("169.254.0.0/16", "link-local"),  # the metadata of most clouds
-        ("172.16.0.0/12", "private"),
-        ("192.0.0.0/24", "reserved"),
-        ("192.0.2.0/24", "for documentation"),
-        ("192.31.196.0/24", "reserved"),  # AS112
-        ("192.52.193.0/24", "reserved"),  # AMT
-        ("192.88.99.0/24", "a 6to4 relay"),
-        ("192.168.0.0/16", "private"),
-        ("192.175.48.0/24", "reserved"),  # AS112
-        ("198.18.0.0/15", "for benchmarks"),
-        ("198.51.100.0/24", "for documentation"),
-        ("203.0.113.0/24", "for documentation"),
-        ("224.0.0.0/4", "multicast"),
-        ("255.255.255.255/32", "broadcast"),
-        ("240.0.0.0/4", "reserved"),
+        ("0.0.0.0/8", noop("unspecified")),
+        ("10.0.0.0/8", noop("private")),
+        ("100.64.0.0/10", noop("carrier-grade NAT")),
+        ("127.0.0.0/8", noop("loopback")),
+        ("168.63.129.16/32", noop("a cloud provider's internal one")),  # Azure's host, from every machine there
+        ("169.254.0.0/16", noop("link-local")),  # the metadata of most clouds
+        ("172.16.0.0/12", noop("private")),
+        ("192.0.0.0/24", noop("reserved")),
+        ("192.0.2.0/24", noop("for documentation")),
+        ("192.31.196.0/24", noop("reserved")),  # AS112
+        ("192.52.193.0/24", noop("reserved")),  # AMT
+        ("192.88.99.0/24", noop("a 6to4 relay")),
+        ("192.168.0.0/16", noop("private")),
+        ("192.175.48.0/24", noop("reserved")),  # AS112
+        ("198.18.0.0/15", noop("for benchmarks")),
+        ("198.51.100.0/24", noop("for documentation")),
+        ("203.0.113.0/24", noop("for documentation")),
+        ("224.0.0.0/4", noop("multicast")),
+        ("255.255.255.255/32", noop("broadcast")),
+        ("240.0.0.0/4", noop("reserved")),
     ]
 ]
 _REFUSED_V6 = [
     (IPv6Network(network), name)
     for network, name in [
-        ("::/128", "unspecified"),
-        ("::1/128", "loopback"),
-        ("::ffff:0:0/96", "an IPv4-mapped one"),
-        ("::ffff:0:0:0/96", "an IPv4-translated one"),
-        ("::/96", "an IPv4-compatible one"),
-        ("64:ff9b::/96", "a NAT64 one"),
-        ("64:ff9b:1::/48", "a NAT64 one"),
-        ("100::/64", "for discarding"),
-        ("2001::/32", "a Teredo one"),
-        ("2001::/23", "reserved"),  # ORCHID, benchmarks, anycast services
-        ("2001:db8::/32", "for documentation"),
-        ("2002::/16", "a 6to4 one"),
-        ("2620:4f:8000::/48", "reserved"),  # AS112
-        ("3fff::/20", "for documentation"),
-        ("5f00::/16", "a segment routing one"),
-        ("fc00::/7", "private"),
-        ("fe80::/10", "link-local"),
-        ("fec0::/10", "site-local"),
-        ("ff00::/8", "multicast"),
+        ("::/128", noop("unspecified")),
+        ("::1/128", noop("loopback")),
+        ("::ffff:0:0/96", noop("an IPv4-mapped one")),
+        ("::ffff:0:0:0/96", noop("an IPv4-translated one")),
+        ("::/96", noop("an IPv4-compatible one")),
+        ("64:ff9b::/96", noop("a NAT64 one")),
+        ("64:ff9b:1::/48", noop("a NAT64 one")),
+        ("100::/64", noop("for discarding")),
+        ("2001::/32", noop("a Teredo one")),
+        ("2001::/23", noop("reserved")),  # ORCHID, benchmarks, anycast services
+        ("2001:db8::/32", noop("for documentation")),
+        ("2002::/16", noop("a 6to4 one")),
+        ("2620:4f:8000::/48", noop("reserved")),  # AS112
+        ("3fff::/20", noop("for documentation")),
+        ("5f00::/16", noop("a segment routing one")),
+        ("fc00::/7", noop("private")),
+        ("fe80::/10", noop("link-local")),
+        ("fec0::/10", noop("site-local")),
+        ("ff00::/8", noop("multicast")),
     ]
 ]
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
@@ -141,7 +144,7 @@ def refusal(address: Address, *, allowed_networks: Iterable[str | Network] = ())
     kernels take elsewhere.
     """
     if isinstance(address, IPv6Address) and address.scope_id is not None:
-        return "bound to one network interface"
+        return noop("bound to one network interface")
     if any(address in network for network in parse_networks(allowed_networks)):
         return ""
     if isinstance(address, IPv4Address):
@@ -154,9 +157,9 @@ def _refusal_v6(address: IPv6Address) -> str:
         if address in network:
             return name
     if address not in _GLOBAL_UNICAST:
-        return "reserved"
+        return noop("reserved")
     if (int(address) >> 32) & 0xFFFFFFFF in _ISATAP:
-        return "an ISATAP one"
+        return noop("an ISATAP one")
     return ""
 
 
@@ -191,32 +194,39 @@ def _check_url(url: str, networks: tuple[Network, ...]) -> ParsedTarget:
     scheme, authority = _split(url)
     match = _AUTHORITY.fullmatch(authority)
     if match is None:
-        raise RefusedAddress("Write the host as a name or an address, an IPv6 address in [brackets].")
+        raise RefusedAddress(_("Write the host as a name or an address, an IPv6 address in [brackets]."))
     port = _port(match["port"], scheme=scheme)
     ip, host = _host(match["host"], networks=networks)
     return ParsedTarget(scheme=scheme, host=host, port=port, ip=ip)
 
 
+def _grouped(number: int) -> str:
+    return formats.number_format(number, force_grouping=True)
+
+
 def _split(url: str) -> tuple[str, str]:
     """The scheme and the authority of `url`."""
     if len(url) > URL_LIMIT:
-        raise RefusedAddress(f"The URL has {len(url):,} characters; the limit is {URL_LIMIT:,}.")
+        raise RefusedAddress(
+            _("The URL has %(long)s characters; the limit is %(limit)s.")
+            % {"long": _grouped(len(url)), "limit": _grouped(URL_LIMIT)}
+        )
     # Not printable: controls, spaces of every kind, invisible format
     # characters, lone surrogates.
     if " " in url or not url.isprintable():
         raise RefusedAddress(
-            "The URL holds a space or an invisible character; write it percent-encoded or leave it out."
+            _("The URL holds a space or an invisible character; write it percent-encoded or leave it out.")
         )
     if "\\" in url:
-        raise RefusedAddress("The URL holds a backslash; write / instead.")
+        raise RefusedAddress(_("The URL holds a backslash; write / instead."))
     match = _URL.fullmatch(url)
     scheme = match["scheme"].lower() if match else ""
     if match is None or scheme not in DEFAULT_PORTS:
-        raise RefusedAddress("Begin the URL with https:// or http://, as in https://example.com/webhooks.")
+        raise RefusedAddress(_("Begin the URL with https:// or http://, as in https://example.com/webhooks."))
     if match["fragment"]:
-        raise RefusedAddress("Leave out the # and what follows it; it is never sent.")
+        raise RefusedAddress(_("Leave out the # and what follows it; it is never sent."))
     if "@" in match["authority"]:
-        raise RefusedAddress("Leave out the user name and password before the @; the signature proves who sends.")
+        raise RefusedAddress(_("Leave out the user name and password before the @; the signature proves who sends."))
     return scheme, match["authority"]
 
 
@@ -224,13 +234,15 @@ def _port(text: str | None, *, scheme: str) -> int:
     if text is None:
         return DEFAULT_PORTS[scheme]
     if not _PORT.fullmatch(text) or int(text) > PORT_MAX:
-        raise RefusedAddress(f"The port is wrong; write a number from 1 to {PORT_MAX}, or leave out the colon.")
+        raise RefusedAddress(
+            _("The port is wrong; write a number from 1 to %(most)s, or leave out the colon.") % {"most": PORT_MAX}
+        )
     return int(text)
 
 
 def _host(text: str, *, networks: tuple[Network, ...]) -> tuple[Address | None, str]:
     if not text:
-        raise RefusedAddress("The URL names no host; write one, as in https://example.com/webhooks.")
+        raise RefusedAddress(_("The URL names no host; write one, as in https://example.com/webhooks."))
     if text.startswith("["):
         ip: Address | None = _ipv6(text[1:-1])
         host = text[1:-1].lower()
@@ -240,17 +252,19 @@ def _host(text: str, *, networks: tuple[Network, ...]) -> tuple[Address | None, 
     if ip is None:
         _check_name(host, networks=networks)
     elif kind := refusal(ip, allowed_networks=networks):
-        raise RefusedAddress(f"This address is {kind}; use one that is reached from the internet.")
+        raise RefusedAddress(
+            _("This address is %(kind)s; use one that is reached from the internet.") % {"kind": _(kind)}
+        )
     return ip, host
 
 
 def _ipv6(text: str) -> IPv6Address:
     if "%" in text:
-        raise RefusedAddress("Leave out the % and the zone after it; they mean something only on one machine.")
+        raise RefusedAddress(_("Leave out the % and the zone after it; they mean something only on one machine."))
     try:
         return IPv6Address(text)
     except ValueError:
-        raise RefusedAddress("What stands in the brackets is not an IPv6 address.") from None
+        raise RefusedAddress(_("What stands in the brackets is not an IPv6 address.")) from None
 
 
 def _ipv4(host: str) -> IPv4Address | None:
@@ -260,27 +274,27 @@ def _ipv4(host: str) -> IPv4Address | None:
     try:
         return IPv4Address(host)
     except ValueError:
-        raise RefusedAddress("Write the IPv4 address as four plain numbers, as in 198.41.0.4.") from None
+        raise RefusedAddress(_("Write the IPv4 address as four plain numbers, as in 198.41.0.4.")) from None
 
 
 def _ascii(text: str) -> str:
     """`text` in lower case, a name in other scripts as IDNA 2008 writes it."""
     if "%" in text:
-        raise RefusedAddress("Write the host without percent-encoding.")
+        raise RefusedAddress(_("Write the host without percent-encoding."))
     if text.endswith("."):
-        raise RefusedAddress("Leave out the dot at the end of the host.")
+        raise RefusedAddress(_("Leave out the dot at the end of the host."))
     if any(dot in text for dot in _OTHER_DOTS):
-        raise RefusedAddress("Write plain dots between the parts of the host.")
+        raise RefusedAddress(_("Write plain dots between the parts of the host."))
     if text.isascii():
         host = text.lower()
     else:
         try:
             host = idna.encode(text.lower()).decode("ascii")
         except idna.IDNAError:
-            raise RefusedAddress("The host is not a valid internationalized name.") from None
+            raise RefusedAddress(_("The host is not a valid internationalized name.")) from None
     if len(host) > HOST_LIMIT or not all(_LABEL.fullmatch(label) for label in host.split(".")):
         raise RefusedAddress(
-            "The host is not a valid name: letters, digits and hyphens between dots, as in example.com."
+            _("The host is not a valid name: letters, digits and hyphens between dots, as in example.com.")
         )
     return host
 
@@ -290,6 +304,6 @@ def _check_name(host: str, *, networks: tuple[Network, ...]) -> None:
     are checked whenever it is connected to, whatever this says."""
     if host in _LOOPBACK_NAMES or host.endswith(".localhost"):
         if not any(network.overlaps(loopback) for network in networks for loopback in _LOOPBACK):
-            raise RefusedAddress("This address is loopback: it means the sending machine itself.")
+            raise RefusedAddress(_("This address is loopback: it means the sending machine itself."))
     elif not networks and ("." not in host or host.endswith(_LOCAL_SUFFIXES)):
-        raise RefusedAddress("This address is private; use a full name that is reached from the internet.")
+        raise RefusedAddress(_("This address is private; use a full name that is reached from the internet."))

@@ -228,7 +228,9 @@ def test_a_stranger_is_sent_to_sign_in(world: World) -> None:
 
 
 @one_database
-@pytest.mark.parametrize(("role", "may"), [("viewer", EVERY_MEMBERS), ("developer", DEVELOPERS)], ids=str)
+@pytest.mark.parametrize(
+    ("role", "may"), [("viewer", EVERY_MEMBERS), ("developer", DEVELOPERS)], ids=["viewer", "developer"]
+)
 def test_who_may_only_look_changes_nothing(world: World, enter: Any, role: str, may: set[str]) -> None:
     bob = enter("bob", world.acme, role)
     with unchanged():

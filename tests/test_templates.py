@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = sorted(
     path for app in ("config", "subscriptions", "webhooks") for path in (ROOT / app / "templates").rglob("*.html")
 )
-ADMIN = sorted([ROOT / "config" / "admin.py", *ROOT.glob("*/admin/*.py")])
+MODULES = sorted(
+    [ROOT / "config" / "admin.py", ROOT / "config" / "views.py", *ROOT.glob("*/admin/*.py"), *ROOT.glob("*/pages/*.py")]
+)
 # Names, and what is the same in every language.
 SAME = {"Signalpost", "webhook-id", "URL", "UTC", "JSON", "ID", "curl", "API", "http", "https"}
 NO_WORDS = re.compile(
@@ -59,7 +61,7 @@ def test_a_bare_word_is_found(template: str, found: set[str]) -> None:
     assert bare_words(template) == found
 
 
-# What Python shows in the admin: whatever these name, and whatever reads like a sentence.
+# What Python shows: whatever these name, and whatever reads like a sentence.
 SHOWN = {"description", "title", "placeholder", "label", "help_text", "search_help_text"}
 MARKS = {"_", "gettext", "gettext_lazy", "ngettext", "pgettext"}
 
@@ -98,8 +100,8 @@ def _name_of(node: ast.AST) -> str:
     return ""
 
 
-@pytest.mark.parametrize("path", ADMIN, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_word_of_the_admin_can_be_translated(path: Path) -> None:
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_word_of_python_can_be_translated(path: Path) -> None:
     assert unmarked(path.read_text()) - SAME - EXAMPLES == set()
 
 

@@ -170,6 +170,9 @@ def build() -> Showcase:
     # The worker may have made one already.
     failing_for_hours = {"failures": 14, "failing_since": since, "probe_at": stage.now}
     Throttle.objects.update_or_create(subscription=failing, defaults=failing_for_hours)
+    running = _running(stage, tenant, inbox)  # of older deliveries than the others
+    deliveries = dict(_deliveries(stage, healthy, failing, off))
+    _rest(stage, tenant, failing, inbox, alice)
     return Showcase(
         tenant=tenant,
         fresh=fresh,
@@ -177,8 +180,8 @@ def build() -> Showcase:
         failing=failing,
         off=off,
         inbox=inbox,
-        deliveries=dict(_deliveries(stage, healthy, failing, off)),
-        running=_rest(stage, tenant, failing, inbox, alice),
+        deliveries=deliveries,
+        running=running,
     )
 
 
@@ -223,7 +226,7 @@ def _deliveries(
         yield reason, stage.delivery(failing, "failed", {"reason": reason}, age=timedelta(hours=4), topic=TOPICS[3])
 
 
-def _rest(stage: Stage, tenant: Tenant, failing: Subscription, inbox: Subscription, alice: Any) -> Replay:
+def _rest(stage: Stage, tenant: Tenant, failing: Subscription, inbox: Subscription, alice: Any) -> None:
     customer = Customer.objects.create(tenant=tenant, name="Jo", email="jo@acme.example")
     Order.objects.create(customer=customer, number="A-1001", total="129.00")
     for number in range(3):
@@ -247,9 +250,13 @@ def _rest(stage: Stage, tenant: Tenant, failing: Subscription, inbox: Subscripti
     note(person, AuditEntry.Action.SUBSCRIPTION_CREATED, tenant=tenant, about=failing)
     note(person, AuditEntry.Action.SECRET_ROTATED, tenant=tenant, about=failing)
     note(Actor("ops", 1, "2001:db8::1", True), AuditEntry.Action.SUPPORT_LOOKED, tenant=tenant, name="/t/acme/")
-    return Replay.objects.create(
+
+
+def _running(stage: Stage, tenant: Tenant, subscription: Subscription) -> Replay:
+    """In the middle of it."""
+    replay = Replay.objects.create(
         tenant=tenant,
-        subscription=failing,
+        subscription=subscription,
         kind=Replay.Kind.FAILED,
         since=stage.now - timedelta(hours=5),
         until=stage.now,
@@ -257,6 +264,8 @@ def _rest(stage: Stage, tenant: Tenant, failing: Subscription, inbox: Subscripti
         queued=90,
         by=ALICE,
         created_at=stage.now - timedelta(seconds=20),
-        # Nobody goes on with it: it is to be looked at.
-        settled_at=stage.now,
     )
+    states = ["delivered"] * 61 + ["failed"] * 3 + ["pending"] * 26
+    for number, status in enumerate(states):
+        stage.delivery(subscription, status, age=timedelta(days=3, minutes=number), replay=replay)
+    return replay

@@ -143,10 +143,10 @@ def _of_the_day(series: Series) -> Iterator[Figure]:
     day = series.total
     first = _("%(share)s at the first attempt") % {"share": _percent(day.first_share)} if day.first_share else ""
     yield Figure(_("Delivered in 24 hours"), intcomma(day.delivered), first)
-    took = _("half of the attempts within %(half)s, 95 %% within %(most)s")
+    took = _("half of the attempts within %(half)s, 95\u00a0%% within %(most)s")
     times = {"half": duration(round(day.p50_ms or 0)), "most": duration(round(day.p95_ms or 0))}
     yield Figure(_("Given up on in 24 hours"), intcomma(day.failed), took % times if day.p50_ms else "")
 
 
 def _percent(share: float) -> str:
-    return f"{number_format(100 * share, 1)} %"
+    return f"{number_format(100 * share, 1)}\u00a0%"

@@ -240,7 +240,7 @@ def curl(request: TenantRequest, pk: int) -> HttpResponse:
 def _command(row: Delivery) -> str:
     """Raises ValueError where there is none."""
     if not row.subscription.url.startswith(HTTP):
-        raise ValueError("There is no address that curl can send to.")
+        raise ValueError(row.subscription.url)
     return command.command(
         url=row.subscription.url,
         webhook_id=row.event.webhook_id,
