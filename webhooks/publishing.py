@@ -96,14 +96,16 @@ def publish(drafts: Sequence[Draft], *, by: Tenant | None, key: str = "", finger
     """
     rows, taken = _prepared(drafts)
     using = home()
-    if not key and not any(draft.id for draft in drafts):
-        # One statement needs no transaction around it.
+    if len(drafts) == 1 and not key and not drafts[0].id:
+        # One row needs no transaction around it.
         coalescing.insert(rows, using=using)
         events.ring_after_commit(using=using)
         return Published(taken)
     with transaction.atomic(using=using):
-        if key and not _is_first(by, f"key {key}", fingerprint, taken, using=using):
-            return Published(_earlier(by, f"key {key}", fingerprint, using=using), replayed=True)
+        # Again where it was pruned in this very moment.
+        while key and not _is_first(by, f"key {key}", fingerprint, taken, using=using):
+            if earlier := _earlier(by, f"key {key}", fingerprint, using=using):
+                return Published(earlier, replayed=True)
         names = {place: _name_of(draft) for place, draft in enumerate(drafts) if draft.id}
         firsts = _without_those_before(by, names, taken, using=using)
         new = [row for row, each in zip(rows, taken, strict=True) if firsts.get(each.id, each).id == each.id]
@@ -186,7 +188,9 @@ def _is_first(by: Tenant | None, name: str, fingerprint: bytes, taken: list[Take
 
 
 def _earlier(by: Tenant | None, name: str, fingerprint: bytes, *, using: str) -> list[Taken]:
-    row = Receipt.objects.using(using).for_tenant(by).get(name=name)
+    row = Receipt.objects.using(using).for_tenant(by).filter(name=name).first()
+    if row is None:
+        return []
     if bytes(row.fingerprint) != fingerprint:
         raise MismatchError(name)
     return _read(row.answer)
@@ -202,7 +206,6 @@ def _without_those_before(
     for place, name in names.items():
         firsts.setdefault(name, place)
     inserted = _insert(by, {name: (b"", _written([taken[place]])) for name, place in firsts.items()}, using=using)
-    found = {name: taken[firsts[name]] for name in inserted}
     rows = Receipt.objects.using(using).for_tenant(by).filter(name__in=firsts.keys() - inserted)
     before = {row.name: _read(row.answer)[0] for row in rows}
     answers: dict[str, Taken] = {}
@@ -210,7 +213,7 @@ def _without_those_before(
         if name in before:
             answers[taken[place].id] = before[name]
         elif place != firsts[name]:
-            answers[taken[place].id] = _again(found[name])
+            answers[taken[place].id] = _again(taken[firsts[name]])
     return answers
 
 

@@ -349,6 +349,21 @@ def test_a_batch_is_written_as_a_whole_or_not_at_all(api: Api, paid: str, rings:
     assert rings == []
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_batch_that_breaks_halfway_leaves_nothing(api: Api, paid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared, rows = coalescing.prepared, []
+
+    def twice(values: Any, *, using: str) -> Any:
+        rows.append(prepared(values, using=using))
+        # The last has the first one's key.
+        return rows[-1] if len(rows) < 50 else rows[0]
+
+    monkeypatch.setattr(coalescing, "prepared", twice)
+    api.raise_request_exception = False
+    assert api.post("events/batch/", {"events": [draft()] * 50}).status_code == 500
+    assert not Event.objects.exists()
+
+
 def test_at_most_twenty_mistakes_of_a_batch_are_told(api: Api, paid: str) -> None:
     answer = api.post("events/batch/", {"events": [draft(data={})] * 100})
     assert len(answer.json()["errors"]) == 20
