@@ -13,9 +13,12 @@ from subscriptions import catalog, offers
 from subscriptions.conf import conf
 from subscriptions.declared import MOST_FAULTS, Declared
 from subscriptions.models import Tenant
+from tests.webhooks.personas import sign_in, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.programs import Api
 
 SCHEMA = {
     "type": "object",
@@ -167,3 +170,26 @@ def test_the_operator_does_not_publish_what_the_project_tells_itself() -> None:
         assert catalog.declared_topic("project.migrated") is None
     finally:
         catalog.unregister_topic("project.migrated")
+
+
+@pytest.mark.django_db
+def test_its_page_shows_its_schema_and_its_example(declare: Callable[..., None], tenant: Tenant, api: Api) -> None:
+    declare(schema=SCHEMA, description="An invoice was paid.", example=FITS)
+    client = sign_in(tenant)
+    assert "An invoice was paid." in text(client.get(f"/t/{tenant.slug}/topics/"))
+    page = text(client.get(f"/t/{tenant.slug}/topics/billing.invoice.paid/"))
+    assert "42.00" in page
+    assert "#/properties/data/$defs/line" in page
+    assert "billing.invoice.paid" in text(client.get(f"/t/{tenant.slug}/subscriptions/new/"))
+    shown = api.get("topics/billing.invoice.paid/").json()
+    assert shown["sample"]["data"] == FITS
+    assert Draft202012Validator(shown["schema"]).is_valid(shown["sample"])
+
+
+@pytest.mark.django_db
+def test_without_an_example_a_body_is_made_up_whatever_the_schema_holds(
+    declare: Callable[..., None], tenant: Tenant, api: Api
+) -> None:
+    for number, schema in enumerate([None, SCHEMA, {}, {"properties": {"any": True, "none": False}}, {"items": True}]):
+        declare(f"billing.kind_{number}.made", schema=schema)
+        assert isinstance(api.get(f"topics/billing.kind_{number}.made/").json()["sample"]["data"], dict)
