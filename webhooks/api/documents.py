@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext_lazy as _
-from django.views.decorators.http import require_safe
+from django.views.decorators.csrf import csrf_exempt
+from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.response import Response
 
 from subscriptions.api.authenticating import BearerAuthentication
 from subscriptions.api.describing import CODES_OF, described
 from subscriptions.api.problems import CODES, address
-from subscriptions.api.views import ApiView
+from subscriptions.api.views import ApiView, NotFound
 from webhooks.api import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from django.http import HttpRequest, HttpResponse
     from rest_framework.request import Request
@@ -60,12 +62,31 @@ class Shown:
     problems: list[str]
 
 
-@require_safe
+class ForPeople(NotFound):
+    """What a program hears that sends something to a page."""
+
+    allowed_methods = ["GET", "HEAD"]
+
+    def _handler(self) -> Callable[..., Response]:
+        raise MethodNotAllowed(self.request.method or "")
+
+
+def _for_people(page: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], Any]:
+
+    @csrf_exempt
+    @wraps(page)
+    def shown(request: HttpRequest) -> Any:
+        return page(request) if request.method in ForPeople.allowed_methods else ForPeople.as_view()(request)
+
+    return shown
+
+
+@_for_people
 def root(request: HttpRequest) -> HttpResponse:
     return redirect(address(request, "docs"))
 
 
-@require_safe
+@_for_people
 def docs(request: HttpRequest) -> HttpResponse:
     found = schema.routes()
     shown = list(_operations(found))

@@ -8,8 +8,9 @@ import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from django.utils.translation import get_language
+from django.conf import settings
 from django.utils.translation import gettext as _
+from django.utils.translation import override
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.settings import patched_settings
 
@@ -74,7 +75,9 @@ def document(tenant: Tenant | None = None, *, root: str = ROOT) -> Document:
 
 def routes() -> Document:
     """Without topics: what anybody may know."""
-    return _routes(get_language())
+    # In the installation's language: one for each that a browser may ask for would be made anew all the time.
+    with override(settings.LANGUAGE_CODE):
+        return _routes(settings.LANGUAGE_CODE)
 
 
 @lru_cache(maxsize=16)

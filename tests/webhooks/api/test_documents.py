@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.conf import settings
 from django.test import Client, override_settings
 from django.urls import Resolver404, resolve
 from drf_spectacular.validation import validate_schema
@@ -189,7 +190,25 @@ def test_the_page_shows_every_operation_and_code_with_our_own_files_alone(client
     assert not page.tags & {"script", "style", "iframe"}
     assert not page.inline
     assert client.get("/api/v1/").headers["Location"] == "http://testserver/api/v1/docs/"
-    assert client.post("/api/v1/docs/").status_code == 405
+
+
+@pytest.mark.parametrize("path", ["", "docs/", "docs"])
+def test_what_is_sent_to_a_page_is_a_problem_of_the_api(path: str) -> None:
+    strict = Client(enforce_csrf_checks=True)
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        answer = strict.generic(method, f"/api/v1/{path}", b"{}", "application/json")
+        assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+        assert answer["Allow"] == "GET, HEAD"
+
+
+def test_the_document_is_made_in_one_language_whatever_a_browser_asks_for(client: Client) -> None:
+    client.get("/api/v1/openapi.json")
+    made = schema._routes.cache_info().misses
+    with override_settings(MIDDLEWARE=[*settings.MIDDLEWARE, "django.middleware.locale.LocaleMiddleware"]):
+        for language in ("de", "fr", "ar"):
+            asked = Client().get("/api/v1/openapi.json", headers={"Accept-Language": language})
+            assert asked.headers["Content-Language"] == language
+    assert schema._routes.cache_info().misses == made
 
 
 @pytest.mark.parametrize("root", ["/hooks", "/inside/hooks"])
