@@ -29,7 +29,7 @@ ANNOUNCE = (
 # By how much each that is about to insert lies behind the number reached.
 BEHIND = f"""
     SELECT max((%s - objid::bigint + {ROOM}) %% {ROOM}) FROM pg_locks
-    WHERE locktype = 'advisory' AND objsubid = 2 AND classid = %s AND pid <> pg_backend_pid()
+    WHERE locktype = 'advisory' AND objsubid = 2 AND classid = %s AND pid IS DISTINCT FROM pg_backend_pid()
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """  # noqa: S608
 
