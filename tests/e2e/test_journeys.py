@@ -10,14 +10,14 @@ import pytest
 import standardwebhooks
 from playwright.sync_api import expect
 
-from subscriptions.models import ApiKey, Tenant
+from subscriptions.models import ApiKey, Membership, Tenant
 from tests.e2e.showcase import Stage
 from tests.receiver import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from playwright.sync_api import BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, Route
 
     from tests.e2e.site import Site
     from tests.receiver import Received
@@ -282,3 +282,30 @@ def test_a_lost_session_comes_back_to_where_it_was(page: Page, site: Site, name:
     page.get_by_label("Password", exact=True).fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
     expect(page).to_have_url(where)
+
+
+def test_a_part_that_cannot_be_had_is_asked_for_as_a_page(
+    browser: Browser, site: Site, sign_in: Callable[[BrowserContext, str], None]
+) -> None:
+    stage = Stage()
+    tenant = Tenant.objects.create(slug="pier", name="Pier")
+    Membership.objects.create(tenant=tenant, user=stage.person("jo@pier.example"), role="owner")
+    stage.subscription(tenant, "https://pier.example/in", "shop.*")
+    # Not watched, as htmx tells the console of each answer that is an error.
+    with browser.new_context(base_url=site.url) as context:
+        sign_in(context, "jo@pier.example")
+        page = context.new_page()
+        parts: list[str] = []
+
+        def refuse(route: Route) -> None:
+            if "hx-request" in route.request.headers:
+                parts.append(route.request.url)
+                route.fulfill(status=500)
+            else:
+                route.continue_()
+
+        page.route("**/*period=30d*", refuse)
+        page.goto("/t/pier/")
+        page.get_by_role("link", name="30 days").click()
+        expect(page.get_by_role("heading", name="The last 30 days")).to_be_visible()
+        assert len(parts) == 1

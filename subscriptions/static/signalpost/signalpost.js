@@ -74,6 +74,16 @@ document.addEventListener("htmx:configRequest", (event) => {
   if (found) event.detail.headers["X-CSRFToken"] = found[1];
 });
 
+// A part that cannot be had is asked for as a whole page, which says what is
+// wrong. What asks by itself asks again anyway.
+function askForAll(event) {
+  const from = event.detail.elt;
+  if (from.tagName === "A") location.assign(from.href);
+  else if (from.tagName === "FORM") from.submit();
+}
+document.addEventListener("htmx:responseError", askForAll);
+document.addEventListener("htmx:sendError", askForAll);
+
 // Create and edit a subscription: the grid of topics.
 document.documentElement.classList.add("scripts");
 const grid = document.getElementById("grid");
