@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import wraps
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from django.core.cache import cache
 from django.core.exceptions import RequestDataTooBig
+from django.db import connections, transaction
 from django.http import HttpResponse
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_exempt
@@ -88,17 +90,18 @@ def receive(
         if iscoroutinefunction(view):
             raise TypeError("receive() is for synchronous views.")
         scope = f"{view.__module__}.{view.__qualname__}"
+        whole: Callable[..., HttpResponseBase] = _atomic(view)
 
         @csrf_exempt
         @require_POST
         @wraps(view)
         def received(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             def answer(webhook: Webhook) -> HttpResponseBase:
-                return view(request, webhook, *args, **kwargs)
+                return whole(request, webhook, *args, **kwargs)
 
             return _receive(request, answer, scope=scope, secrets=secrets, tolerance=tolerance, remember=remember)
 
-        return received
+        return cast("Callable[..., HttpResponseBase]", _unwrapped(received))
 
     return decorate
 
@@ -121,13 +124,17 @@ class WebhookView(APIView):
     authentication_classes = ()
     permission_classes = ()
 
+    @classmethod
+    def as_view(cls, **initkwargs: Any) -> Any:
+        return _unwrapped(super().as_view(**initkwargs))
+
     def received(self, request: Request, webhook: Webhook) -> Response | None:
         """To be written; None answers with 204."""
         raise NotImplementedError
 
     def post(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponseBase:
         def answer(webhook: Webhook) -> HttpResponseBase:
-            return self.received(request, webhook) or Response(status=204)
+            return _atomic(self.received)(request, webhook) or Response(status=204)
 
         secrets = type(self).__dict__.get("secrets", self.secrets)
         return _receive(
@@ -138,6 +145,29 @@ class WebhookView(APIView):
             tolerance=self.tolerance,
             remember=self.remember,
         )
+
+
+def _unwrapped(view: Any) -> Any:
+    """Without the transaction of ATOMIC_REQUESTS, which would commit only after
+    the id is remembered: what a failed commit undid would not come again."""
+    for alias in connections:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return view
+
+
+def _atomic(view: Callable[..., Any]) -> Callable[..., Any]:
+    """With that transaction, around the view alone."""
+    without = frozenset(getattr(view, "_non_atomic_requests", ()))
+
+    @wraps(view)
+    def whole(*args: Any, **kwargs: Any) -> Any:
+        with ExitStack() as stack:
+            for alias in set(connections) - without:
+                if connections[alias].settings_dict["ATOMIC_REQUESTS"]:
+                    stack.enter_context(transaction.atomic(using=alias))
+            return view(*args, **kwargs)
+
+    return whole
 
 
 def _receive(

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import standardwebhooks
 import svix.webhooks as svix
+from django.contrib.auth.models import Permission
+from django.contrib.contenttypes.models import ContentType
 from django.core.cache import cache
+from django.core.handlers.base import BaseHandler
+from django.db import IntegrityError, connection, transaction
 from django.http import HttpResponse
 from django.test import RequestFactory
 from rest_framework.response import Response
@@ -230,6 +234,52 @@ def test_a_coroutine_is_refused_when_it_is_decorated() -> None:
 
     with pytest.raises(TypeError, match="synchronous"):
         receive(secrets=SECRET)(view)  # type: ignore[arg-type]
+
+
+def as_a_host_calls_it(view: View) -> View:
+    wrapped: View = BaseHandler().make_view_atomic(view)
+    return wrapped
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("kind", ["decorator", "view"])
+def test_what_could_not_be_committed_may_come_again(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a host with ATOMIC_REQUESTS, which wraps the whole view."""
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    nobodys = [10**6]
+
+    def save(*args: Any) -> HttpResponse:
+        assert connection.in_atomic_block
+        # The key is checked at the end.
+        kind = nobodys.pop() if nobodys else ContentType.objects.create(app_label="acme", model="order").pk
+        Permission.objects.create(content_type_id=kind, codename="received", name="Received")
+        return HttpResponse(status=204)
+
+    class Saving(WebhookView):
+        secrets = (SECRET,)
+
+        def received(self, request: Request, webhook: Webhook) -> Any:
+            return save()
+
+    view = as_a_host_calls_it(receive(secrets=SECRET)(save) if kind == "decorator" else Saving.as_view())
+    with pytest.raises(IntegrityError):
+        view(request())
+    assert not Permission.objects.filter(codename="received").exists()
+    assert view(request()).status_code == 204
+    assert Permission.objects.filter(codename="received").exists()
+    assert view(request()).status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_view_that_wants_no_transaction_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+
+    @receive(secrets=SECRET)
+    @transaction.non_atomic_requests
+    def view(request: HttpRequest, webhook: Webhook) -> HttpResponse:
+        return HttpResponse(status=500 if connection.in_atomic_block else 204)
+
+    assert as_a_host_calls_it(view)(request()).status_code == 204
 
 
 class Billing(WebhookView):
