@@ -3,11 +3,14 @@ its traffic, webhooks/api adds."""
 
 from __future__ import annotations
 
+import re
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 from django.db.models import Prefetch, Q
 from django.http import Http404
+from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.response import Response
@@ -18,6 +21,7 @@ from subscriptions.api import etags, fields
 from subscriptions.api.describing import IF_MATCH, IF_NONE_MATCH, described, listed, only
 from subscriptions.api.fields import longest, rfc3339
 from subscriptions.api.paging import PAGING, TIMES, Parameter, created, page
+from subscriptions.api.problems import Fault, Problem
 from subscriptions.api.views import WRITE, ApiView
 from subscriptions.models import HIGHEST_RATE, Subscription, Topic, home
 
@@ -27,6 +31,15 @@ if TYPE_CHECKING:
     from subscriptions.models import Secret, SubscriptionQuerySet
 
 TRUTHS = ("true", "false")
+REPLAYED = "Idempotency-Replayed"
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    _("A name of the request's own: sent again, it gets what was made the first time, and makes nothing."),
+    {"type": "string", "minLength": 1, "maxLength": 255},
+)
+# Makes a UUID of it.
+NAMESPACE = uuid.UUID("5d2c1b60-6d3b-4a0e-9a55-0f4c8be0f6a1")
+PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 SEARCH = Parameter(
     "q",
     _("Only those with this in their name, or, with the scope `write`, in their URL."),
@@ -177,15 +190,32 @@ class SubscriptionList(SubscriptionView):
         takes=WantedSubscription,
         gives=MadeSubscriptionShape,
         status=201,
-        problems=("refused",),
+        problems=("refused", "idempotency_mismatch"),
+        headers=(IDEMPOTENCY_KEY,),
         example=EXAMPLE,
         answer={**ANSWER, "secret": SECRET},
     )
     def post(self, request: Request) -> Response:
         wanted = self.read(WantedSubscription)
-        row, secret = edits.create(self.tenant, self.actor, **{**wanted, "topics": _topics(wanted["topics"])})
-        headers = {"ETag": etags.tag(row.version), "Cache-Control": "no-store"}
+        wanted["topics"] = _topics(wanted["topics"])
+        headers = {"Cache-Control": "no-store"}
+        try:
+            row, secret = edits.create(self.tenant, self.actor, made_by=_made_by(request), **wanted)
+        except edits.MadeAlready as error:
+            row, secret = self._once_more(error.subscription, wanted)
+            headers[REPLAYED] = "true"
+        headers["ETag"] = etags.tag(row.version)
         return Response({**self.written(row), "secret": secret}, status=201, headers=headers)
+
+    def _once_more(self, made: Subscription, wanted: dict[str, Any]) -> tuple[Subscription, str]:
+        """The first answer again, if it still is what is asked for."""
+        asked = {"name": "", "rate_limit": None, **wanted}
+        asked["topics"] = {name: sorted(set(changed)) for name, changed in wanted["topics"].items()}
+        if asked != _values(made):
+            told = _now("The subscription %(id)s was made by this key, and is not what is asked for now.")
+            raise Problem("idempotency_mismatch", told % {"id": made.pk})
+        newest = edits.reveal(made, self.actor)[0]
+        return made, newest.value
 
     def _filtered(self, rows: SubscriptionQuerySet) -> SubscriptionQuerySet:
         query = self.request.query_params
@@ -326,6 +356,17 @@ def _secrets(rows: list[Secret]) -> Response:
         for row in rows
     ]
     return Response({"data": data}, headers={"Cache-Control": "no-store"})
+
+
+def _made_by(request: Request) -> uuid.UUID | None:
+    text = request.headers.get(IDEMPOTENCY_KEY.name)
+    if text is None:
+        return None
+    if not PRINTABLE.fullmatch(text):
+        raise Problem(
+            "invalid", errors=[Fault(IDEMPOTENCY_KEY.name, _now("Send 1 to 255 printable ASCII characters."))]
+        )
+    return uuid.uuid5(NAMESPACE, text)
 
 
 def _topics(wanted: list[dict[str, Any]]) -> dict[str, list[str]]:

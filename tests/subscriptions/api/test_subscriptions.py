@@ -69,6 +69,29 @@ def test_a_refusal_says_why(api: Api, tenant: Tenant, settings: Any) -> None:
     assert Subscription.objects.count() == 1
 
 
+def test_sent_again_by_the_same_key_it_is_made_once(api: Api, make_api: Callable[..., Api], make_tenant: Any) -> None:
+    again = {"Idempotency-Key": "billing 7"}
+    first = api.post("subscriptions/", WANTED, headers=again)
+    second = api.post("subscriptions/", {**WANTED, "topics": WANTED["topics"][::-1]}, headers=again)
+    assert (second.status_code, second.json(), second["ETag"]) == (201, first.json(), first["ETag"])
+    assert (first.has_header("Idempotency-Replayed"), second["Idempotency-Replayed"]) == (False, "true")
+    assert Subscription.objects.count() == 1
+    other = api.post("subscriptions/", {**WANTED, "name": "Other"}, headers=again)
+    assert code(other) == (422, "idempotency_mismatch")
+    assert api.post("subscriptions/", WANTED, headers={"Idempotency-Key": "billing 8"}).status_code == 201
+    charlies = make_api(make_tenant("globex"), name="Charlie's")
+    assert charlies.post("subscriptions/", WANTED, headers=again).json()["id"] != first.json()["id"]
+    assert Subscription.objects.count() == 3
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "é", "a\tb"])
+def test_a_key_that_cannot_be_kept_is_refused(api: Api, key: str) -> None:
+    answer = api.post("subscriptions/", WANTED, headers={"Idempotency-Key": key})
+    assert code(answer) == (400, "invalid")
+    assert answer.json()["errors"][0]["field"] == "Idempotency-Key"
+    assert not Subscription.objects.exists()
+
+
 @pytest.mark.parametrize(
     ("name", "topics", "heard"),
     [
