@@ -105,9 +105,6 @@ def test_a_save_arrives_signed_and_is_recorded(
     assert worker.stop() == 0
 
 
-@pytest.mark.on("sqlite")
-@pytest.mark.on("sqlite")
-@pytest.mark.on("sqlite")
 def test_a_test_event_arrives_in_the_built_in_inbox(
     tenant: Tenant, subscribe: Callable[..., Subscription], start_worker: Callable[..., Process], client: Client
 ) -> None:
@@ -128,6 +125,7 @@ def test_a_test_event_arrives_in_the_built_in_inbox(
     assert worker.stop() == 0
 
 
+@pytest.mark.on("sqlite")
 def test_every_request_header_stands_in_the_readme(
     tenant: Tenant, subscribe: Callable[..., Subscription], receiver: Receiver, start_worker: Callable[..., Process]
 ) -> None:
@@ -139,6 +137,7 @@ def test_every_request_header_stands_in_the_readme(
     assert set(receiver.wait_for(1)[0].headers) == named
 
 
+@pytest.mark.on("sqlite")
 def test_a_rotated_secret_and_the_one_before_both_verify(
     tenant: Tenant, subscribe: Callable[..., Subscription], receiver: Receiver, start_worker: Callable[..., Process]
 ) -> None:
@@ -151,6 +150,7 @@ def test_a_rotated_secret_and_the_one_before_both_verify(
     assert verified(received, old) == verified(received, new)
 
 
+@pytest.mark.on("sqlite")
 def test_a_failure_is_retried_by_the_schedule_and_then_given_up(
     tenant: Tenant, subscribe: Callable[..., Subscription], receiver: Receiver, start_worker: Callable[..., Process]
 ) -> None:
@@ -309,7 +309,6 @@ def test_after_a_kill_in_the_middle_of_500_all_arrive(
         assert delivery.attempt_count == len(delivery.attempts.all())
 
 
-@pytest.mark.on("sqlite")
 def test_two_workers_send_each_attempt_once(
     tenant: Tenant, subscribe: Callable[..., Subscription], receiver: Receiver, start_worker: Callable[..., Process]
 ) -> None:
@@ -326,6 +325,7 @@ def test_two_workers_send_each_attempt_once(
     assert [worker.stop() for worker in workers] == [0, 0]
 
 
+@pytest.mark.on("sqlite")
 def test_a_staff_user_replays_in_the_admin_and_it_arrives(
     tenant: Tenant,
     subscribe: Callable[..., Subscription],

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from subscriptions.models import Tenant
     from tests.programs import Api
 
+# It knows the site by HTTP alone, whatever is behind that.
+pytestmark = pytest.mark.on("sqlite")
+
 ROOT = Path(__file__).resolve().parents[2]
 PAST, FUTURE = (datetime.now(UTC) + timedelta(hours=hours) for hours in (-1, 1))
 

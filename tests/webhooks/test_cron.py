@@ -118,6 +118,7 @@ def test_a_signal_in_the_middle_of_a_ring_stops_it(valkey: Valkey, monkeypatch: 
     clock.start()
 
 
+@pytest.mark.on("sqlite")
 def test_the_process_outlives_redis_and_ends_cleanly(
     valkey: Valkey, redis: Any, process_env: dict[str, str], tmp_path: Path
 ) -> None:

@@ -267,12 +267,6 @@ def test_any_worker_of_rq_can_drain(  # noqa: PLR0917 - fixtures
 
 
 @pytest.mark.on("sqlite")
-@pytest.mark.on("sqlite")
-@pytest.mark.on("sqlite")
-@pytest.mark.on("sqlite")
-@pytest.mark.on("sqlite")
-@pytest.mark.on("sqlite")
-@pytest.mark.on("sqlite")
 @pytest.mark.parametrize(
     ("verbosity", "shown"), [("0", False), ("1", False), ("2", True)], ids=["quiet", "usual", "verbose"]
 )
@@ -286,6 +280,7 @@ def test_rq_speaks_of_each_job_only_when_asked_to(
     assert ("webhooks.drain.run" in worker.text) is shown
 
 
+@pytest.mark.on("sqlite")
 def test_a_database_without_the_tables_is_one_line_that_says_what_to_do(
     valkey: Valkey, env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -298,6 +293,7 @@ def test_a_database_without_the_tables_is_one_line_that_says_what_to_do(
     assert "Traceback" not in worker.text
 
 
+@pytest.mark.on("sqlite")
 def test_what_a_job_raises_is_shown(valkey: Valkey, env: dict[str, str], tmp_path: Path) -> None:
     valkey.start()
     queue = Queue("default", connection=Redis.from_url(valkey.url), serializer=JSONSerializer)
@@ -309,6 +305,7 @@ def test_what_a_job_raises_is_shown(valkey: Valkey, env: dict[str, str], tmp_pat
     assert "of a job's own" in worker.text
 
 
+@pytest.mark.on("sqlite")
 def test_pickled_jobs_are_not_read(valkey: Valkey, env: dict[str, str], tmp_path: Path) -> None:
     valkey.start()
     queue = Queue("default", connection=Redis.from_url(valkey.url))
@@ -318,6 +315,7 @@ def test_pickled_jobs_are_not_read(valkey: Valkey, env: dict[str, str], tmp_path
     assert queue.failed_job_registry.count == 1
 
 
+@pytest.mark.on("sqlite")
 def test_the_serializer_is_json_whatever_is_asked_for(valkey: Valkey) -> None:
     valkey.start()
     client = Redis.from_url(valkey.url)
@@ -326,6 +324,7 @@ def test_the_serializer_is_json_whatever_is_asked_for(valkey: Valkey) -> None:
     Worker.all(connection=client)
 
 
+@pytest.mark.on("sqlite")
 def test_a_thread_whose_connection_is_closed_on_purpose_does_not_complain(valkey: Valkey) -> None:
     valkey.start()
     client = Redis.from_url(valkey.url)
@@ -342,6 +341,7 @@ def test_a_thread_whose_connection_is_closed_on_purpose_does_not_complain(valkey
     client.close()
 
 
+@pytest.mark.on("sqlite")
 def test_a_worker_that_may_run_one_job_ends_after_it(  # noqa: PLR0917 - fixtures
     tenant: Tenant, subscription: Subscription, receiver: Receiver, valkey: Valkey, env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -353,6 +353,7 @@ def test_a_worker_that_may_run_one_job_ends_after_it(  # noqa: PLR0917 - fixture
     assert statuses() == {Status.DELIVERED: 1}
 
 
+@pytest.mark.on("sqlite")
 @pytest.mark.parametrize(
     ("soft", "hard", "then", "says"),
     [
