@@ -21,8 +21,8 @@ from webhooks import statements
 LOCKS = 1_936_287_588  # "sign" and some
 ROOM = 2**31
 
-SEQUENCE = "webhooks_delivery_id_seq"
-REACHED = f"SELECT last_value - CASE WHEN is_called THEN 0 ELSE 1 END FROM {SEQUENCE}"  # noqa: S608
+# Null before the first.
+REACHED = "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('webhooks_delivery', 'id')::regclass), 0)"
 ANNOUNCE = (
     f"SELECT pg_advisory_xact_lock_shared(%s, (reached.number %% {ROOM})::int) FROM ({REACHED}) AS reached (number)"  # noqa: S608
 )
