@@ -31,11 +31,10 @@ def create(
     expires_at: datetime | None = None,
     **values: Any,
 ) -> tuple[ApiKey, str]:
-    """As keys.create does; an operator's key gives what a person may."""
-    if by.tenant_id is not None:
-        wrong = _beyond(by, scopes=scopes, networks=networks, expires_at=expires_at)
-        if wrong:
-            raise ValidationError(wrong)
+    """As keys.create does. An operator's key makes keys of any tenant's, and
+    gives no more than it has either."""
+    if wrong := _beyond(by, scopes=scopes, networks=networks, expires_at=expires_at):
+        raise ValidationError(wrong)
     return keys.create(tenant, actor, scopes=scopes, networks=networks, expires_at=expires_at, **values)
 
 

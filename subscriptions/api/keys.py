@@ -99,7 +99,7 @@ class KeyList(KeyView):
         "create_key",
         _("Make an API key"),
         about=_(
-            "A tenant's key makes none that may do more than itself, from more networks, or for longer. "
+            "A key makes none that may do more than itself, from more networks, or for longer. "
             "The value is in this answer and nowhere else."
         ),
         takes=WantedKey,

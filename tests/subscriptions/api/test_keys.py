@@ -161,6 +161,23 @@ def test_an_operators_key_makes_any_for_a_tenant_and_none_of_its_own(operator: A
     assert operator.get(f"keys/{operator.key.pk}/?tenant=acme").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("own", "wanted", "field"),
+    [
+        ({"scopes": ["read", "write", "operate"]}, {"scopes": ["publish"]}, "/scopes"),
+        ({"networks": ["127.0.0.0/8"]}, {}, "/networks"),
+        ({"expires_at": timezone.now() + timedelta(days=1)}, {}, "/expires_at"),
+    ],
+)
+def test_an_operators_key_makes_none_that_is_stronger_either(
+    make_api: MakeApi, tenant: Tenant, own: dict[str, Any], wanted: dict[str, Any], field: str
+) -> None:
+    weak = make_api(None, **{"scopes": ["read", "write", "publish", "operate"], **own})
+    answer = weak.post("keys/?tenant=acme", {"name": "Stronger", "scopes": ["read"], **wanted})
+    assert code(answer) == (400, "invalid")
+    assert [each["field"] for each in answer.json()["errors"]] == [field]
+
+
 def run(*arguments: str) -> tuple[str, str]:
     out, err = StringIO(), StringIO()
     call_command("api_key", *arguments, stdout=out, stderr=err)
