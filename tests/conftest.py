@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.conf import settings
 from django.core.cache import cache
+from django.core.management.commands import flush
 from django.db import connections
 from hypothesis import settings as hypothesis_settings
 
@@ -34,6 +35,22 @@ def redis_url() -> Iterator[str]:
     with ExitStack() as stack:
         url = stack.enter_context(empty_database(os.environ["REDIS_URL"])) if "REDIS_URL" in os.environ else None
         yield url or stack.enter_context(Valkey(settings.DATA_DIR)).url
+
+
+@pytest.fixture(scope="session", autouse=True)
+def permissions_kept() -> Iterator[None]:
+    """What a migration writes is the same for every test: after each that
+    commits, Django would take it away and write it again."""
+
+    def emptied(style: Any, connection: Any, **options: Any) -> list[str]:
+        tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
+        rest = [table for table in tables if table not in {"django_content_type", "auth_permission"}]
+        return [*connection.ops.sql_flush(style, rest, **options)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flush, "sql_flush", emptied)
+        patch.setattr(flush, "emit_post_migrate_signal", lambda *_args: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
