@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from django.db import transaction
+from django.db import OperationalError, connections, transaction
 from django.utils.translation import gettext as _
 
 from subscriptions import catalog
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MOST = 1_000  # events of one request
 MOST_WRONG = 20  # told of one request
 LONGEST = events.LONGEST_TOPIC
+# Where requests collide.
+TRIES = 5
+COLLIDED = frozenset({"40001", "40P01"})  # PostgreSQL's codes
 AHEAD = timedelta(days=1)  # by which a clock may be wrong
 ID, ERROR = (coalescing.NAMES.index(name) for name in ("id", "error"))
 
@@ -101,6 +104,25 @@ def publish(drafts: Sequence[Draft], *, by: Tenant | None, key: str = "", finger
         coalescing.insert(rows, using=using)
         events.ring_after_commit(using=using)
         return Published(taken)
+    for _try in range(TRIES - 1):
+        try:
+            return _once(drafts, rows, taken, by=by, key=key, fingerprint=fingerprint)
+        except OperationalError as error:
+            if connections[using].in_atomic_block or not _collided(error):
+                raise
+    return _once(drafts, rows, taken, by=by, key=key, fingerprint=fingerprint)
+
+
+def _once(
+    drafts: Sequence[Draft],
+    rows: Sequence[coalescing.Row],
+    taken: list[Taken],
+    *,
+    by: Tenant | None,
+    key: str,
+    fingerprint: bytes,
+) -> Published:
+    using = home()
     with transaction.atomic(using=using):
         # Again where it was pruned in this very moment.
         while key and not _is_first(by, f"key {key}", fingerprint, taken, using=using):
@@ -116,6 +138,12 @@ def publish(drafts: Sequence[Draft], *, by: Tenant | None, key: str = "", finger
         if key and len(new) < len(taken):
             Receipt.objects.using(using).for_tenant(by).filter(name=f"key {key}").update(answer=_written(answers))
     return Published(answers)
+
+
+def _collided(error: OperationalError) -> bool:
+    """With a request of the same name, where a host has chosen an isolation in
+    which the second does not wait for the first: afterwards it sees it."""
+    return getattr(error.__cause__, "sqlstate", None) in COLLIDED
 
 
 def _prepared(drafts: Sequence[Draft]) -> tuple[list[coalescing.Row], list[Taken]]:

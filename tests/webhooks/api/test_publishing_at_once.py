@@ -66,6 +66,20 @@ def test_one_name_at_once_is_one_event(api: Api, paid: str, kind: str) -> None:
     assert Receipt.objects.count() == 1
 
 
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has one writer at a time")
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_a_host_may_isolate_its_transactions_more(api: Api, paid: str, isolation: str) -> None:
+    def isolated() -> Any:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET default_transaction_isolation TO '{isolation}'")
+        return ask(api, "events/batch/", {"events": [draft(id="a"), draft(id="b")]}, **{"Idempotency-Key": "k"})()
+
+    answers = together([isolated] * MANY)
+    assert [answer.status_code for answer in answers] == [202] * MANY
+    assert Event.objects.count() == 2
+    assert len({answer.content.replace(b"true", b"false") for answer in answers}) == 1
+
+
 def test_of_two_requests_under_one_key_one_is_refused(api: Api, paid: str) -> None:
     answers = together([ask(api, "events/", draft(number), **{"Idempotency-Key": "k"}) for number in range(1, MANY)])
     assert sorted(answer.status_code for answer in answers) == [202] + [422] * (MANY - 2)
