@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -40,8 +40,10 @@ MOST_NETWORKS = 50
 NAME_LENGTH = 200
 # How exact `last_used_at` is: a busy key writes no row at each request.
 USED_EVERY = timedelta(minutes=1)
-# For how long another process may still take a key that was revoked.
+# For how long a process goes by what it read of a key and its tenant; whether
+# the key was revoked it asks each time.
 GOES_BY = 1.0  # seconds
+LIVE = "SELECT 1 FROM subscriptions_apikey WHERE digest = %s AND revoked_at IS NULL"
 MOST_KNOWN = 1_000
 SHAPE = re.compile(r"sp_(live|test)_[A-Za-z0-9_-]{43}")
 
@@ -82,8 +84,7 @@ def create(
 
 
 def revoke(key: ApiKey, actor: Actor) -> bool:
-    """It opens nothing from the next request on; in other processes within
-    `GOES_BY` seconds. False where it was revoked already."""
+    """It opens nothing from the next request on. False where it was revoked already."""
     with _alone(key.tenant, actor):
         revoked = key.revoke()
         if revoked:
@@ -108,7 +109,7 @@ def authenticate(value: str, address: str | None) -> ApiKey | None:
 
     Found by its hash, so that how long it takes says nothing of the value.
     What a process has read of a key it goes by for up to `GOES_BY` seconds, but
-    for what the process itself has changed.
+    for what the process itself has changed, and for whether it was revoked.
     """
     if SHAPE.fullmatch(value) is None:
         return None
@@ -130,7 +131,12 @@ def forget(**_kwargs: Any) -> None:
 
 def _remembered(held: str) -> ApiKey | None:
     until, key = _known.get(held, (0.0, None))
-    return key if key is not None and time.monotonic() < until and key.usable else None
+    if key is None or time.monotonic() >= until or not key.usable:
+        return None
+    # By hand: this takes a third of what the ORM takes to read the row.
+    with connections[home()].cursor() as cursor:
+        cursor.execute(LIVE, [held])
+        return key if cursor.fetchone() else None
 
 
 def _read(held: str) -> ApiKey | None:
