@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOGIN = "demo@acme.example"
+DELIVERED = "deliveries/?status=delivered"
 PATIENCE = 45  # seconds for one step; the slowest waits for a retry, 5 s ± 20 %
 
 
@@ -88,7 +89,7 @@ class Story:
         self.tenant.api_keys.all().delete()
         scopes = [ApiKey.Scope.READ, ApiKey.Scope.WRITE, ApiKey.Scope.PUBLISH]
         _, self.key = keys.create(self.tenant, Actor("demo"), name="Demo", scopes=scopes)
-        self.subscribe("The receiver", os.environ["DEMO_PORT"], "shop.order.*")
+        self.subscribe("The receiver", os.environ["DEMO_PORT"], "shop.order.*", "shop.stock.counted")
         self.subscribe("The flaky receiver", os.environ["DEMO_FLAKY_PORT"], "shop.tag.created")
 
     def subscribe(self, name: str, port: str, *topics: str) -> Subscription:
@@ -178,21 +179,30 @@ class Story:
             raise MissingError("the tenant's overview shows its subscriptions")
         say("  ✓ the overview shows both subscriptions")
 
-        self.begin("a program asks the API what was delivered")
-        if self.delivered()[0]["topic"] != "shop.order.deleted":
-            raise MissingError("the API lists what was delivered, the newest first")
-        say("  ✓ the newest is the order that was deleted")
+        self.begin("a program of the store publishes by the API what it counted, and repeats itself")
+        counted = {"type": "shop.stock.counted", "data": {"sku": "MUG-1", "counted": 12}, "id": "count-1"}
+        once, again = self.ask("events/", counted), self.ask("events/", counted)
+        if again != {**once, "duplicate": True}:
+            raise MissingError("what is published twice under one id is one event")
+        self.arrived("shop.stock.counted")
 
-    def delivered(self) -> list[dict[str, Any]]:
-        """As the API lists it."""
-        request = urllib.request.Request(self.api, headers={"Authorization": f"Bearer {self.key}"})  # noqa: S310
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310 -- our own address
-            found: list[dict[str, Any]] = json.load(answer)["data"]
-            return found
+        self.begin("it asks what was delivered")
+        if self.ask(DELIVERED)["data"][0]["event"] != once["id"]:
+            raise MissingError("the API lists what was delivered, the newest first")
+        say("  ✓ the newest is what it published")
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The API's answer."""
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.api}{path}", data, headers)  # noqa: S310 -- our own address
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:  # noqa: S310
+            answer: dict[str, Any] = json.load(response)
+            return answer
 
     @property
     def api(self) -> str:
-        return f"{self.site}/api/v1/deliveries/?status=delivered"
+        return f"{self.site}/api/v1/"
 
     def overview(self) -> str:
         """The tenant's page, as a browser gets it that has signed in."""
@@ -235,7 +245,7 @@ def main() -> int:
     say(f"See all of it:    {story.page}")
     say(f"As the operator:  {story.site}/admin/")
     say(f"Sign in as:       {LOGIN} / {os.environ['DEMO_PASSWORD']}")
-    say(f"As a program:     curl -H 'Authorization: Bearer {story.key}' '{story.api}'")
+    say(f"As a program:     curl -H 'Authorization: Bearer {story.key}' '{story.api}{DELIVERED}'")
     say("Ctrl-C stops everything.")
     signal.pause()
     return 0
