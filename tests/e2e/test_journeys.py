@@ -309,3 +309,18 @@ def test_a_part_that_cannot_be_had_is_asked_for_as_a_page(
         page.get_by_role("link", name="30 days").click()
         expect(page.get_by_role("heading", name="The last 30 days")).to_be_visible()
         assert len(parts) == 1
+
+
+def test_a_narrow_screen_shows_the_section_of_the_page(
+    open_context: Callable[..., BrowserContext], sign_in: Callable[[BrowserContext, str], None], site: Site
+) -> None:
+    tenant = Tenant.objects.create(slug="strait", name="Strait")
+    Membership.objects.create(tenant=tenant, user=Stage().person("kim@strait.example"), role="owner")
+    context = open_context(width=360)
+    sign_in(context, "kim@strait.example")
+    page = context.new_page()
+    for section in ("Subscriptions", "Members", "Settings"):
+        page.goto("/t/strait/")
+        page.get_by_role("link", name=section, exact=True).click()
+        expect(page.locator(".sections [aria-current]")).to_have_text(section)
+        expect(page.locator(".sections [aria-current]")).to_be_in_viewport(ratio=1)

@@ -68,6 +68,10 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// On a narrow screen, the section that the page belongs to can be seen.
+const section = document.querySelector(".sections [aria-current]");
+if (section) section.parentElement.scrollLeft = section.offsetLeft - (innerWidth - section.offsetWidth) / 2;
+
 // CSRF for htmx: the token of the page, from a cookie that scripts may read.
 document.addEventListener("htmx:configRequest", (event) => {
   const found = document.cookie.match(/(?:^|; )csrftoken=([^;]+)/);
