@@ -55,12 +55,16 @@ def permissions_kept() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one test's process listened to is not the next one's. A key is read
-    for each request, so that queries can be counted however slow the machine is."""
+    """What one test's process listened to is not the next one's, nor is the
+    language in which it was last asked. A key is read for each request, so that
+    queries can be counted however slow the machine is."""
+    from django.utils import translation
+
     from subscriptions import keys
     from subscriptions.api import throttles
     from webhooks import matching
 
+    translation.deactivate()
     matching.forget()
     keys.forget()
     monkeypatch.setattr(keys, "GOES_BY", 0.0)

@@ -344,7 +344,7 @@ class TestWhatIsRemembered:
         key, value = make()
         now = time.monotonic()
         assert keys.authenticate(value, None)
-        models.QuerySet(ApiKey).filter(pk=key.pk).update(expires_at=timezone.now())
+        models.QuerySet(ApiKey).filter(pk=key.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
         assert keys.authenticate(value, None)
         monkeypatch.setattr(time, "monotonic", lambda: now + 61)
         assert keys.authenticate(value, None) is None
