@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from django.utils import timezone
 
@@ -23,7 +24,7 @@ from subscriptions.models import Subscription
 from tests.receiver import Reply
 from tests.traffic import make_deliveries
 from webhooks import replays
-from webhooks.cli import AWAY, DONE, FAILED, WRONG, replaying, temporary
+from webhooks.cli import AWAY, DONE, FAILED, WRONG, replaying, site, temporary
 from webhooks.cli.main import main, make_parser
 from webhooks.cli.showing import GOOD, Out
 from webhooks.cli.site import Site
@@ -434,6 +435,16 @@ class TestTheSite:
         ("reply", "status", "words"),
         [
             (Reply(200, body=b"<html>"), 1, "not as Signalpost's API does"),
+            (Reply(200, body=b"[]"), 1, "not as Signalpost's API does"),
+            (Reply(200, body=b"null"), 1, "not as Signalpost's API does"),
+            (Reply(204), 1, "not as Signalpost's API does"),
+            (Reply(200, body=b"[" * 200_000), 1, "not as Signalpost's API does"),
+            (Reply(200, body=b"{}"), 1, "without 'data'"),
+            (Reply(200, body=b'{"data": 5, "next": null}'), 1, "not as Signalpost's API does"),
+            (Reply(200, body=b'{"data": [5], "next": null}'), 1, "not as Signalpost's API does"),
+            (Reply(200, body=b'{"data": [{}], "next": null}'), 1, "without 'name'"),
+            (Reply(400, body=b'{"title": "No", "errors": 5}'), 1, "No."),
+            (Reply(400, body=b'{"title": "No", "errors": [5, {"field": "/a", "detail": "b"}]}'), 1, "/a: b"),
             (Reply(301, {"location": "https://elsewhere.example/"}), 1, "elsewhere.example"),
             (Reply(404, body=b"nothing"), 1, "There is no API of Signalpost at"),
             (Reply(418, body=b'["no problem"]'), 1, "418"),
@@ -449,6 +460,28 @@ class TestTheSite:
             ended, printed, said = offline("topics")
         assert (ended, printed) == (status, "")
         assert words in said
+
+    def test_an_answer_without_an_end_is_not_waited_for(
+        self, offline: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("webhooks.cli.site.MOST", 100_000)
+        with Answering(Reply(200, body=b'{"data": "' + b"x" * 1_000_000 + b'"}')) as endless:
+            monkeypatch.setenv("SIGNALPOST_URL", endless.url)
+            status, printed, said = offline("topics")
+        assert (status, printed) == (1, "")
+        assert "without an end" in said
+
+    def test_no_site_makes_it_wait_for_ever(self) -> None:
+        assert site._retry_after(httpx.Response(503, headers={"retry-after": "9" * 30})) == site.LONGEST_WAIT
+        assert site._retry_after(httpx.Response(503, headers={"retry-after": "7"})) == 7.0
+
+    def test_a_password_in_its_address_would_take_the_place_of_the_key(
+        self, offline: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SIGNALPOST_URL", "https://alice:hush@a.example/")
+        status, _printed, said = offline("topics")
+        assert status == 2
+        assert "hush" not in said
 
 
 def test_it_needs_no_django_project(tmp_path: Path) -> None:

@@ -129,6 +129,8 @@ def _url(options: argparse.Namespace, parser: argparse.ArgumentParser, out: Out)
         address = urlsplit(_address(url))
     except argparse.ArgumentTypeError as error:
         parser.error(f"{URL}: {error}")
+    if address.username or address.password:
+        parser.error(f"{URL}: leave name and password out of the address; the key is all that is sent.")
     if address.scheme == "http" and address.hostname not in LOOPBACK:
         out.warn(f"The key goes to {address.hostname} in the clear: use https.")
     return str(url)

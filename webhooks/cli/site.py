@@ -21,6 +21,12 @@ LATER = frozenset({429, 500, 502, 503, 504})
 USER_AGENT = f"signalpost-cli/{__version__}"
 TEST = "test"
 LEFT = object()  # there is more to delete
+# Of one answer, whatever the site sends: bytes, and seconds.
+MOST, DEADLINE = 64 * 1024 * 1024, 120.0
+LONGEST_WAIT = 3_600.0  # seconds, whatever it asks for
+NO_API = "no_api"
+# Of what is read already.
+OF_THE_WAY = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
 class RefusedError(Exception):
@@ -37,6 +43,13 @@ class AwayError(Exception):
     def __init__(self, text: str, *, seconds: float = 0.0) -> None:
         super().__init__(text)
         self.seconds = seconds
+
+
+class Part(dict[str, Any]):
+    """An object of an answer. Where the site leaves out what our API has, it is another site."""
+
+    def __missing__(self, name: str) -> Any:
+        raise RefusedError(0, NO_API, f"The site answers, but not as Signalpost's API does: without {name!r}.")
 
 
 @dataclass
@@ -100,10 +113,13 @@ class Site:
         key goes to no other host than the one that it was given for."""
         while True:
             page = self.get(path, **query)
-            yield from page["data"]
-            if not page["next"]:
+            rows, after = page["data"], page["next"]
+            if not isinstance(rows, list) or not all(isinstance(row, Part) for row in rows):
+                raise self._is_another(httpx.codes.OK)
+            yield from rows
+            if not isinstance(after, str):
                 return
-            query = dict(httpx.URL(page["next"]).params)
+            query = dict(httpx.URL(after).params)
 
     def patiently(self, ask: Callable[[], Any], *, told: Callable[[str], None], back: Callable[[], None]) -> Any:
         """Ask until there is an answer; `told` of the first failure, and `back` after it."""
@@ -123,7 +139,7 @@ class Site:
     def _ask(self, method: str, path: str, *, body: Any = None, query: dict[str, Any] | None = None) -> Any:
         asked = {name: value for name, value in {**(query or {}), **self.tenant}.items() if value is not None}
         try:
-            response = self.client.request(method, path, params=asked, json=body)
+            response = self._whole(method, path, params=asked, json=body)
         except httpx.TimeoutException as error:
             raise AwayError(f"{self.url} does not answer.") from error
         except httpx.RequestError as error:
@@ -133,21 +149,34 @@ class Site:
             time.sleep(_retry_after(response))
             return LEFT
         if response.is_success:
-            return self._read(response)
+            return self._read(response) if response.content or method != "DELETE" else None
         if response.is_redirect:
             where = response.headers.get("location", "elsewhere")
             raise RefusedError(response.status_code, "redirect", f"The site sends us to {where}: give its address.")
         raise self._error(response)
 
+    def _whole(self, method: str, path: str, **options: Any) -> httpx.Response:
+        end, chunks, size = time.monotonic() + DEADLINE, [], 0
+        with self.client.stream(method, path, **options) as response:
+            for chunk in response.iter_bytes():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > MOST or time.monotonic() > end:
+                    raise RefusedError(response.status_code, NO_API, f"{self.url} answers without an end.")
+        headers = [each for each in response.headers.multi_items() if each[0].lower() not in OF_THE_WAY]
+        return httpx.Response(response.status_code, headers=headers, content=b"".join(chunks))
+
     def _read(self, response: httpx.Response) -> Any:
-        if not response.content:
-            return None
         try:
-            return response.json()
-        except ValueError as error:
-            raise RefusedError(
-                response.status_code, "no_api", f"{self.url} answers, but not as Signalpost's API does."
-            ) from error
+            found = response.json(object_hook=Part)
+        except (ValueError, RecursionError) as error:
+            raise self._is_another(response.status_code) from error
+        if not isinstance(found, Part):
+            raise self._is_another(response.status_code)
+        return found
+
+    def _is_another(self, status: int) -> RefusedError:
+        return RefusedError(status, NO_API, f"{self.url} answers, but not as Signalpost's API does.")
 
     def _error(self, response: httpx.Response) -> RefusedError | AwayError:
         problem = _problem(response)
@@ -163,7 +192,7 @@ def _problem(response: httpx.Response) -> dict[str, Any]:
     """RFC 9457; empty where it is none."""
     try:
         problem = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return problem if isinstance(problem, dict) else {}
 
@@ -171,10 +200,12 @@ def _problem(response: httpx.Response) -> dict[str, Any]:
 def _in_words(problem: dict[str, Any]) -> str:
     """`Title: detail`, and a line for each value that is wrong."""
     parts = [str(problem[name]) for name in ("title", "detail") if problem.get(name)]
-    wrong = [f"{each.get('field') or 'all of it'}: {each.get('detail')}" for each in problem.get("errors") or []]
+    errors = problem.get("errors")
+    faults = [each for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
+    wrong = [f"{each.get('field') or 'all of it'}: {each.get('detail')}" for each in faults]
     return " ".join([". ".join(part.rstrip(".") for part in parts) + ("." if parts else ""), *wrong]).strip()
 
 
 def _retry_after(response: httpx.Response) -> float:
     text = response.headers.get("retry-after", "")
-    return float(text) if text.isascii() and text.isdigit() else 0.0
+    return min(float(text), LONGEST_WAIT) if text.isascii() and text.isdigit() else 0.0
