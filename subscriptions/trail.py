@@ -100,7 +100,8 @@ def _name(about: Model | None) -> str:
     """Never a URL: its path and its query may be secrets of the receiver's."""
     if isinstance(about, Subscription):
         return about.name or about.host
-    return "" if about is None else str(about)
+    # A replay is called by its subscription; one of all of them has no name.
+    return "" if about is None or about._meta.model_name == "replay" else str(about)
 
 
 DEEDS = {

@@ -95,3 +95,8 @@ def test_a_viewer_finds_by_what_is_seen_and_not_by_what_is_not(tenant: Tenant, f
 def test_the_audit_log_names_a_host_and_no_address(failed: Delivery) -> None:
     entry = AuditEntry.objects.get(action=AuditEntry.Action.REPLAY_STARTED)
     assert entry.name == "receiver.example"
+
+
+def test_the_audit_log_says_of_a_replay_of_all_that_it_is(tenant: Tenant, failed: Delivery) -> None:
+    replays.start(replays.wish(tenant, Replay.Kind.FAILED), by=Actor("alice"))
+    assert "started a replay: <b>all subscriptions</b>" in text(sign_in(tenant).get("/t/acme/audit/"))
