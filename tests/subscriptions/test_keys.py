@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import connection, models, transaction
 from django.utils import timezone
 
 from subscriptions import keys
@@ -367,3 +368,32 @@ class TestWhatIsRemembered:
         for value in values:
             assert keys.authenticate(value, None)
         assert len(keys._known) <= 2
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has one writer at a time")
+def test_who_is_overtaken_in_a_host_that_isolates_its_transactions_more_is_let_in(tenant: Tenant) -> None:
+    key, value = keys.create(tenant, ALICE, name="Program", scopes=["read"])
+    let_in: list[ApiKey | None] = []
+    blocked = (
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
+    )
+
+    def slower() -> None:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SET default_transaction_isolation TO 'repeatable read'")
+            let_in.append(keys.authenticate(value, None))
+        finally:
+            connection.close()
+
+    other = threading.Thread(target=slower)
+    with transaction.atomic(), connection.cursor() as cursor:
+        ApiKey.objects.filter(pk=key.pk).update(last_used_at=timezone.now())
+        other.start()
+        waiting = False
+        while not waiting and other.is_alive():
+            cursor.execute(blocked)
+            (waiting,) = cursor.fetchone()
+    other.join()
+    assert let_in == [key]
