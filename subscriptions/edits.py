@@ -99,7 +99,7 @@ def change(
         row = _locked(subscription)
         _check_seen(row, version)
         before = {"name": row.name, "url": row.url, "host": row.host, "rate_limit": row.rate_limit}
-        had = {(topic.name, topic.field): topic for topic in row.topics.all()}
+        had = {(topic.name, topic.field): topic for topic in row.topics.using(home())}
         row.name, row.url, row.rate_limit = name.strip(), url, rate_limit
         wanted = _checked(row, topics, had=frozenset(had))
         gone, new = had.keys() - set(wanted), [each for each in wanted if each not in had]
@@ -111,7 +111,7 @@ def change(
         row.version += 1
         row.save(using=home(), update_fields=["name", "url", "rate_limit", "version"])
         if gone:
-            row.topics.filter(pk__in=[had[each].pk for each in gone]).delete()
+            row.topics.using(home()).filter(pk__in=[had[each].pk for each in gone]).delete()
         _listen(row, new)
         note(actor, Action.SUBSCRIPTION_CHANGED, tenant=row.tenant, about=row, **detail)
     return row
@@ -120,7 +120,9 @@ def change(
 def delete(subscription: Subscription, actor: Actor) -> None:
     """With all that was ever sent to it."""
     with transaction.atomic(using=home()):
-        row: Subscription | None = Subscription.objects.using(home()).filter(pk=subscription.pk).first()
+        row: Subscription | None = (
+            Subscription.objects.using(home()).select_related("tenant").filter(pk=subscription.pk).first()
+        )
         if row is None:
             raise Refused(_("The subscription was deleted meanwhile."))
         note(actor, Action.SUBSCRIPTION_DELETED, tenant=row.tenant, about=row, host=row.host)
@@ -194,7 +196,7 @@ def rotate(subscription: Subscription, actor: Actor) -> str:
     """A new secret; those before it go on signing beside it for a day."""
     with transaction.atomic(using=home()):
         row = _locked(subscription)
-        ends = sorted(end for end in row.secrets.live().values_list("expires_at", flat=True) if end)
+        ends = sorted(end for end in row.secrets.using(home()).live().values_list("expires_at", flat=True) if end)
         if len(ends) >= MOST_SECRETS - 1:
             when = formats.date_format(ends[0], "DATETIME_FORMAT")
             raise Refused(_("As many secrets sign as may at once. Rotate again after %(when)s UTC.") % {"when": when})
@@ -207,7 +209,7 @@ def reveal(subscription: Subscription, actor: Actor) -> list[Secret]:
     """Those that sign, the newest first; `.value` is what the receiver needs."""
     with transaction.atomic(using=home()):
         row = _locked(subscription)
-        live = list(row.secrets.live())
+        live = list(row.secrets.using(home()).live())
         try:
             for secret in live:
                 secret.value  # noqa: B018 - whether a key opens it shows when it is read
@@ -223,13 +225,19 @@ def topics_of(subscription: Subscription) -> dict[str, list[str]]:
     """Pattern → the fields one of which must have changed; none: any change."""
     found: dict[str, list[str]] = {}
     unlimited = set()
-    for name, field in sorted((topic.name, topic.field) for topic in subscription.topics.all()):
+    for name, field in sorted((topic.name, topic.field) for topic in _topics(subscription)):
         fields = found.setdefault(name, [])
         if field:
             fields.append(field)
         else:
             unlimited.add(name)
     return {name: [] if name in unlimited else fields for name, fields in found.items()}
+
+
+def _topics(subscription: Subscription) -> Iterable[Topic]:
+    """As they were fetched with it; or from where they are written, as a replica lags."""
+    fetched = "topics" in getattr(subscription, "_prefetched_objects_cache", ())
+    return subscription.topics.all() if fetched else subscription.topics.using(home())
 
 
 def _hold(tenant: int) -> None:
@@ -239,8 +247,8 @@ def _hold(tenant: int) -> None:
 
 def _locked(subscription: Subscription) -> Subscription:
     """As it stands now, until the end of the transaction."""
-    rows = Subscription.objects.using(home()).select_for_update(no_key=True).filter(pk=subscription.pk)
-    row: Subscription | None = rows.first()
+    rows = Subscription.objects.using(home()).select_related("tenant").filter(pk=subscription.pk)
+    row: Subscription | None = rows.select_for_update(no_key=True, of=("self",)).first()
     if row is None:
         raise Refused(_("The subscription was deleted meanwhile."))
     return row

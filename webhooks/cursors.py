@@ -107,7 +107,7 @@ def _read(rows: DeliveryQuerySet, filters: DeliveryFilters, size: int) -> list[D
 
 def _of_topic(rows: DeliveryQuerySet, topic: str) -> DeliveryQuerySet:
     """One by one, until the page is full: planners that may join read all events."""
-    events = Event.objects.filter(pk=OuterRef("event_id"))
+    events = Event.objects.using(home()).filter(pk=OuterRef("event_id"))
     what: Any = rows.alias(happened=Subquery(events.values("topic")))
     chosen: DeliveryQuerySet = (
         what.filter(happened__startswith=topic[:-1]) if topic.endswith("*") else what.filter(happened=topic)
@@ -117,7 +117,7 @@ def _of_topic(rows: DeliveryQuerySet, topic: str) -> DeliveryQuerySet:
 
 def _indexed(tenant: Tenant, filters: DeliveryFilters) -> DeliveryQuerySet:
     """What the indexes find."""
-    rows = Delivery.objects.for_tenant(tenant)
+    rows = Delivery.objects.using(home()).for_tenant(tenant)
     if filters.subscription is not None:
         rows = rows.filter(subscription=filters.subscription)
     return rows.filter(status=filters.status) if filters.status else rows

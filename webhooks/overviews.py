@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.models import Case, Count, F, OuterRef, Prefetch, Q, Subquery, Value, When
 from django.utils import timezone
 
-from subscriptions.models import Subscription, Topic
+from subscriptions.models import Subscription, Topic, home
 from webhooks import replays, rollups
 from webhooks.models import Delivery
 
@@ -61,7 +61,7 @@ class Health:
 
 
 def health(tenant: Tenant) -> Health:
-    rows = Subscription.objects.for_tenant(tenant)
+    rows = Subscription.objects.using(home()).for_tenant(tenant)
     counts = rows.aggregate(total=Count("pk"), off=Count("pk", filter=OFF), needy=Count("pk", filter=NEEDS_SOMEBODY))
     return Health(**counts, told=list(needing(tenant)[:TOLD]) if counts["needy"] else [])
 
@@ -69,7 +69,7 @@ def health(tenant: Tenant) -> Health:
 def needing(tenant: Tenant) -> SubscriptionQuerySet:
     """Those that need somebody; who has failed for the longest first."""
     longest = F("throttle__failing_since").asc(nulls_last=True)
-    rows = Subscription.objects.for_tenant(tenant).filter(NEEDS_SOMEBODY)
+    rows = Subscription.objects.using(home()).for_tenant(tenant).filter(NEEDS_SOMEBODY)
     return rows.select_related("throttle").order_by(longest, "-pk")
 
 

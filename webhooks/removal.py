@@ -26,7 +26,7 @@ COUNTED = 10_000
 
 def count(subscription: Subscription) -> int:
     """Of its deliveries; COUNTED + 1 where there are more."""
-    return Delivery.objects.filter(subscription=subscription)[: COUNTED + 1].count()
+    return Delivery.objects.using(home()).filter(subscription=subscription)[: COUNTED + 1].count()
 
 
 def remove(subscription: Subscription, actor: Actor, *, seconds: float = SECONDS) -> bool:
@@ -46,7 +46,7 @@ def remove(subscription: Subscription, actor: Actor, *, seconds: float = SECONDS
 
 
 def _is_small(subscription: Subscription) -> bool:
-    return Delivery.objects.filter(subscription=subscription)[: BATCH + 1].count() <= BATCH
+    return Delivery.objects.using(home()).filter(subscription=subscription)[: BATCH + 1].count() <= BATCH
 
 
 def _remove_some(subscription: Subscription) -> int:

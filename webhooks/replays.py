@@ -110,7 +110,7 @@ def wish(
     if filters.errors:
         raise Refused(_("The filters cannot be read: %(errors)s") % {"errors": " ".join(filters.errors.values())})
     if kind == Kind.FILTERED and subscription is None and filters.subscription is not None:
-        subscription = Subscription.objects.for_tenant(tenant).filter(pk=filters.subscription).first()
+        subscription = Subscription.objects.using(home()).for_tenant(tenant).filter(pk=filters.subscription).first()
     if subscription is not None and subscription.tenant_id != tenant.pk:
         raise Refused(_("There is no such subscription."))
     if kind == Kind.MISSED and (subscription is None or since is None):
@@ -213,7 +213,10 @@ def cancel(replay: Replay, *, by: Actor) -> bool:
     alias = home()
     with transaction.atomic(using=alias):
         # The lock first: a step that is just being committed has queued more.
-        row = Replay.objects.using(alias).select_for_update(no_key=True).filter(pk=replay.pk, cancelled_at=None).first()
+        rows = (
+            Replay.objects.using(alias).filter(pk=replay.pk, cancelled_at=None).select_related("tenant", "subscription")
+        )
+        row = rows.select_for_update(no_key=True, of=("self",)).first()
         if row is None or (row.settled_at and not _untouched(row).exists()):
             return False
         Replay.objects.using(alias).filter(pk=row.pk).update(cancelled_at=Now(), settled_at=None)
@@ -475,7 +478,7 @@ def _events(replay: Replay, begin: _Place) -> tuple[QuerySet[Event], _Place | No
 
 def _missed(replay: Replay, window: QuerySet[Event]) -> QuerySet[Event]:
     """Those that the subscription wants, as it is now, and has no delivery of."""
-    listened = replay.subscription.topics.values_list("name", "field") if replay.subscription else []
+    listened = replay.subscription.topics.using(home()).values_list("name", "field") if replay.subscription else []
     fields: dict[str, set[str]] = {}
     for name, field in listened:
         fields.setdefault(name, set()).add(field)
@@ -489,7 +492,7 @@ def _missed(replay: Replay, window: QuerySet[Event]) -> QuerySet[Event]:
             whole.append(topic)
         else:
             wanted |= Q(_Has("changed", of_topic), topic=topic)
-    has = Delivery.objects.filter(event=OuterRef("pk"), subscription=replay.subscription_id)
+    has = Delivery.objects.using(home()).filter(event=OuterRef("pk"), subscription=replay.subscription_id)
     return window.filter(Q(topic__in=whole) | wanted, ~Exists(has), error="")
 
 

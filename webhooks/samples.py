@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from subscriptions import schemas
 from subscriptions.entries import M2M_ACTIONS
-from subscriptions.models import Tenant
+from subscriptions.models import Tenant, home
 from subscriptions.tenancy import EVERY_TENANT, whose
 from webhooks import relations
 from webhooks.bodies import dumps, shape_of
@@ -154,6 +154,6 @@ def _body(offer: Offer, tenant: Tenant, data: Any) -> bytes:
 
 
 def _newest_event(topic: str, tenant: Tenant) -> Event | None:
-    newest = Event.objects.filter(tenant=tenant, error="").order_by("-created_at")
+    newest = Event.objects.using(home()).filter(tenant=tenant, error="").order_by("-created_at")
     found = next((pk for pk, each in newest.values_list("pk", "topic")[:EVENTS_LOOKED_AT] if each == topic), None)
     return None if found is None else newest.filter(pk=found).first()

@@ -331,7 +331,7 @@ class SubscriptionRotate(SubscriptionView):
         self.read(fields.Nothing)
         row = self.found(pk)
         edits.rotate(row, self.actor)
-        return _secrets([row.secrets.live()[0]])
+        return _secrets([row.secrets.using(home()).live()[0]])
 
 
 def written(row: Subscription, *, whole: bool) -> dict[str, Any]:

@@ -164,9 +164,10 @@ class Subscription(Wish):
         Returns the new secret as the tenant sees it.
         """
         secret = secrets.generate()
-        with transaction.atomic():
-            self.secrets.live().filter(expires_at=None).update(expires_at=Now() + OVERLAP)
-            self.secrets.create(ciphertext=secrets.encrypt(secret))
+        with transaction.atomic(using=home()):
+            live = self.secrets.using(home()).live()
+            live.filter(expires_at=None).update(expires_at=Now() + OVERLAP)
+            self.secrets.using(home()).create(subscription=self, ciphertext=secrets.encrypt(secret))
         return secret
 
 

@@ -111,7 +111,7 @@ class Wish(models.Model):
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         with transaction.atomic(using=home()):
-            wishes_leaving.send(type(self), wishes=type(self)._default_manager.filter(pk=self.pk))
+            wishes_leaving.send(type(self), wishes=type(self)._default_manager.using(home()).filter(pk=self.pk))
             deleted = super().delete(*args, **kwargs)
             Revision.renew()
         return deleted
