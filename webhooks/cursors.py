@@ -143,10 +143,12 @@ def _narrowed(span: Span, tenant: Tenant, filters: DeliveryFilters) -> Span:
 
 
 # Halves the keys until one is left: as many steps of an index as the number
-# of deliveries has binary digits.
+# of deliveries has binary digits. The first and the last each by themselves, as
+# SQLite would look for both at once through all of them.
 SEARCH = """
     WITH RECURSIVE halved (low, high) AS (
-        SELECT min(id), max(id) + 1 FROM webhooks_delivery WHERE tenant_id = %s
+        SELECT (SELECT min(id) FROM webhooks_delivery WHERE tenant_id = %s),
+            (SELECT max(id) FROM webhooks_delivery WHERE tenant_id = %s) + 1
         UNION ALL
         SELECT CASE WHEN {middle} < {when} THEN (low + high) / 2 + 1 ELSE low END,
             CASE WHEN {middle} < {when} THEN high ELSE (low + high) / 2 END
@@ -167,5 +169,5 @@ def _first_key(tenant: Tenant, when: datetime) -> int:
     moment = connection.ops.adapt_datetimefield_value(when)
     place = "%s::timestamptz" if connection.vendor == "postgresql" else "%s"
     query = SEARCH.format(middle=MIDDLE, when=place)
-    found = statements.rows(query, [tenant.pk, *[tenant.pk, moment] * 2], using=using)
+    found = statements.rows(query, [tenant.pk, tenant.pk, *[tenant.pk, moment] * 2], using=using)
     return int(found[0][0]) if found else 0
