@@ -32,14 +32,24 @@ class StrictJSONParser(BaseParser):
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
         context = parser_context or {}
-        _check_encoding(context["request"])
-        return parse(_body(stream, getattr(context.get("view"), "body_limit", LIMIT)))
+        request = context["request"]
+        _check_encoding(request)
+        body = _body(stream, getattr(context.get("view"), "body_limit", LIMIT))
+        if len(body) < _length(request):
+            raise Problem("malformed_json", _("The body ends before its length."))
+        return parse(body)
 
 
 def check_length(request: Any) -> None:
     """Django takes a body in pieces, whose length nobody says, for none."""
     if "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH"):
         raise Problem("length_required")
+
+
+def _length(request: Any) -> int:
+    """As a header says it."""
+    text = str(request.META.get("CONTENT_LENGTH") or "")
+    return int(text) if text.isdecimal() and len(text) <= DIGITS else 0
 
 
 def parse(body: bytes) -> Any:

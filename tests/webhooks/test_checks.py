@@ -308,6 +308,19 @@ def test_sqlite_that_takes_its_lock_too_late_is_a_warning(
     assert all('"transaction_mode": "IMMEDIATE" in the OPTIONS of DATABASES["other"]' in text for text in texts)
 
 
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite gives one number at a time")
+@pytest.mark.django_db
+def test_numbers_that_are_given_out_in_lots_are_a_warning() -> None:
+    assert databases.numbers(None, databases=["default"]) == databases.numbers(None) == []
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE webhooks_delivery ALTER id SET CACHE 20")
+    [message] = databases.numbers(None, databases=["default"])
+    assert (message.id, "20 numbers" in message.msg) == ("signalpost.W027", True)
+    with connection.cursor() as cursor:
+        cursor.execute(str(message.hint))
+    assert databases.numbers(None, databases=["default"]) == []
+
+
 @pytest.mark.django_db(databases=["default", "other"])
 def test_secrets_that_no_key_opens_are_a_warning(tenant: Tenant, subscribe: Callable[..., Subscription]) -> None:
     subscription = subscribe(tenant)

@@ -11,6 +11,7 @@ from django.db import connections, router
 from subscriptions import catalog
 from subscriptions.conf import conf
 from subscriptions.models import Secret, home
+from webhooks import statements
 from webhooks.models import Attempt, Delivery, Event
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ NO_TABLES = "signalpost.W023"
 OTHER_VENDOR = "signalpost.E024"
 DEFERRED = "signalpost.W025"
 UNREADABLE = "signalpost.W026"
+IN_LOTS = "signalpost.W027"
 
 # The newest secrets: enough to notice that a key is gone, whatever their number.
 SECRETS_TRIED = 100
@@ -119,6 +121,30 @@ def keys(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
             id=UNREADABLE,
         )
     ]
+
+
+@register(Tags.database)
+def numbers(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Asks the database, too. See `horizon`: a number may not be given out before it is needed."""
+    connection = connections[home()]
+    if home() not in (databases or ()) or connection.vendor != "postgresql":
+        return []
+    if Delivery._meta.db_table not in connection.introspection.table_names():
+        return []
+    [[lot]] = statements.rows(LOT, [Delivery._meta.db_table], using=home())
+    if lot == 1:
+        return []
+    return [
+        Warning(
+            f"Each connection takes {lot} numbers of deliveries at a time: who reads a feed may miss some.",
+            hint=f"ALTER TABLE {Delivery._meta.db_table} ALTER id SET CACHE 1;",
+            id=IN_LOTS,
+        )
+    ]
+
+
+# How many numbers a connection takes at a time.
+LOT = "SELECT seqcache FROM pg_sequence WHERE seqrelid = pg_get_serial_sequence(%s, 'id')::regclass"
 
 
 def _is_readable(secret: Secret) -> bool:

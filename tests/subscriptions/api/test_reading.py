@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -171,3 +172,12 @@ def test_64_levels_are_read_and_65_are_not() -> None:
     assert reading.parse(b"[" * 64 + b"]" * 64)
     with pytest.raises(Problem, match="too_deep"):
         reading.parse(b"[" * 65 + b"]" * 65)
+
+
+def test_a_body_that_was_cut_short_is_none_even_where_it_is_json(api: Api) -> None:
+    body = b'{"name": "Mine", "scopes": ["read"]}'
+    for more, status in ((5, 400), (0, 201)):
+        # As a server gives what a client left off.
+        sent: dict[str, Any] = {"CONTENT_LENGTH": str(len(body) + more), "wsgi.input": BytesIO(body)}
+        answer = api.generic("POST", "/api/v1/keys/", body, "application/json", **sent)
+        assert answer.status_code == status, answer.content
