@@ -144,7 +144,7 @@ async def test_four_addresses_are_tried(dead: int, reached: bool) -> None:
         ([], "The name rebind.example has no address."),
         (["no address"], "The lookup of rebind.example failed"),
         (socket.gaierror(-2, "Name or service not known"), "failed: Name or service not known."),
-        (OSError(errno.EMFILE, "Too many open files"), "failed: Too many open files."),
+        (OSError(errno.EIO, "Input/output error"), "failed: Input/output error."),
         (UnicodeError("label too long"), "failed: label too long."),
     ],
 )
@@ -203,13 +203,13 @@ async def test_a_connection_that_is_never_taken_fails_as_timeout() -> None:
 @on_every_loop
 async def test_a_socket_that_cannot_be_made_fails_as_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(*args: int) -> socket.socket:
-        raise OSError(errno.EMFILE, "Too many open files")
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported")
 
     async with sender() as client:
         monkeypatch.setattr("webhooks.opening.socket.socket", none_left)
         failed = await failure(client, "http://127.0.0.1:1/")
         monkeypatch.undo()
-        assert (failed.reason, failed.detail) == (Reason.CONNECT, "Too many open files")
+        assert (failed.reason, failed.detail) == (Reason.CONNECT, "Address family not supported")
 
 
 @on_every_loop
