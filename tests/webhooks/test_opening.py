@@ -202,14 +202,14 @@ async def test_a_connection_that_is_never_taken_fails_as_timeout() -> None:
 
 @on_every_loop
 async def test_a_socket_that_cannot_be_made_fails_as_connect(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none_left(*args: int) -> socket.socket:
-        raise OSError(errno.EAFNOSUPPORT, "Address family not supported")
+    def forbidden(*args: int) -> socket.socket:
+        raise OSError(errno.EACCES, "Permission denied")
 
     async with sender() as client:
-        monkeypatch.setattr("webhooks.opening.socket.socket", none_left)
+        monkeypatch.setattr("webhooks.opening.socket.socket", forbidden)
         failed = await failure(client, "http://127.0.0.1:1/")
         monkeypatch.undo()
-        assert (failed.reason, failed.detail) == (Reason.CONNECT, "Address family not supported")
+        assert (failed.reason, failed.detail) == (Reason.CONNECT, "Permission denied")
 
 
 @on_every_loop
