@@ -14,12 +14,13 @@ from subscriptions.api import paging
 from subscriptions.api.describing import described, listed, only
 from subscriptions.api.fields import Choice, Moment, Nothing, Strict, Text, Truth, Whole, refused, rfc3339
 from subscriptions.api.paging import PAGING
+from subscriptions.api.problems import Problem
 from subscriptions.api.views import READ, ApiView
 from subscriptions.models import home
 from webhooks import replays as rules
 from webhooks.api import drafts, rows
 from webhooks.api.deliveries import filters
-from webhooks.api.events import IDEMPOTENCY_KEY
+from webhooks.api.events import IDEMPOTENCY_KEY, REPLAYED
 from webhooks.filters import HIGHEST_KEY
 from webhooks.models import Delivery, Replay
 
@@ -132,20 +133,24 @@ class ReplayList(ApiView):
         gives=ReplayDetailShape,
         status=202,
         headers=(IDEMPOTENCY_KEY,),
-        problems=("refused",),
+        problems=("refused", "idempotency_mismatch"),
         example=ASKED,
         answer={**REPLAY, "progress": PROGRESS},
     )
     def post(self, request: Request) -> Response:
         asked = self.read(StartShape)
         key = drafts.key(self)
+        wish = _wish(self, asked)
         started = rules.start(
-            _wish(self, asked),
+            wish,
             by=self.actor,
             enable=asked.get("enable", False),
             token=uuid5(NAMESPACE_URL, f"{self.caller.key.pk} {key}") if key else None,
         )
-        return Response(_detail(rows.replay(self.tenant, started.pk)), status=202)
+        if _asked(started) != _asked(wish):
+            raise Problem("idempotency_mismatch")
+        headers = None if started is wish else {REPLAYED: "true"}
+        return Response(_detail(rows.replay(self.tenant, started.pk)), status=202, headers=headers)
 
 
 class ReplayCount(ApiView):
@@ -248,6 +253,11 @@ def _wish(view: ApiView, asked: dict[str, Any]) -> Replay:
     if chosen is not None and chosen.subscription is not None:
         rows.subscription(view.tenant, chosen.subscription)
     return rules.wish(view.tenant, asked["kind"], subscription=subscription, since=since, filters=chosen)
+
+
+def _asked(replay: Replay) -> tuple[Any, ...]:
+    """What makes two wishes the same."""
+    return replay.kind, replay.subscription_id, replay.since, replay.filters
 
 
 def _chosen(given: dict[str, Any]) -> Any:

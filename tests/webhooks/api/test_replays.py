@@ -106,6 +106,41 @@ def test_asked_for_twice_under_one_key_it_is_one_replay(
     assert other.json()["id"] != started[0]
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"kind": "failed", "since": "2026-11-01T00:00:00Z"},
+        {"kind": "filtered", "filters": {"status": "failed"}},
+        {"kind": "failed", "subscription": True},
+    ],
+)
+def test_one_key_is_not_for_another_replay(api: Api, acme: Subscription, other: dict[str, Any]) -> None:
+    make_delivery(acme, "failed")
+    if "subscription" in other:
+        other = {**other, "subscription": acme.pk}
+    key = {"Idempotency-Key": "again"}
+    assert api.post("replays/", {"kind": "failed"}, headers=key).status_code == 202
+    answer = api.post("replays/", other, headers=key)
+    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_mismatch")
+    again = api.post("replays/", {"kind": "failed"}, headers=key)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert Replay.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"kind": "failed", "since": "2026-11-01T00:00:00.123456Z"},
+        {"kind": "filtered", "filters": {"topic": "shop.*", "created_after": "2026-01-01T00:00:00+01:00"}},
+    ],
+)
+def test_the_same_is_the_same_as_it_is_kept(api: Api, acme: Subscription, asked: dict[str, Any]) -> None:
+    make_delivery(acme, "failed")
+    for _time in range(2):
+        answer = api.post("replays/", asked, headers={"Idempotency-Key": "again"})
+        assert answer.status_code == 202, answer.content
+
+
 def test_what_is_off_is_turned_on_only_where_that_is_asked_for(api: Api, acme: Subscription) -> None:
     make_delivery(acme, "failed")
     acme.disable(reason="Enough.", by="member")
