@@ -13,7 +13,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 
-from subscriptions.api.views import OPERATE, ApiView
+from subscriptions.api.views import OPERATE, READ, ApiView
 from subscriptions.models import ApiKey, AuditEntry, Invitation, Membership, Subscription, Tenant
 from tests.test_pages_isolation import everything
 from tests.webhooks.traffic import make_attempt, make_delivery
@@ -36,6 +36,8 @@ TOPIC = "shop.order.updated"
 # What nobody's eyes but acme's may see.
 OURS = "ours-alone"
 NOWHERE = 999_999
+# Of a receiver, in its URL: for who may change that.
+TOKEN = "hush-hush"
 # Each is wrong whatever a route wants; the last ones for every route that wants anything.
 HOSTILE = [
     b"{",
@@ -120,7 +122,7 @@ def world(
     make_tenant: Callable[..., Tenant], subscribe: Callable[..., Subscription], make_api: Callable[..., Api]
 ) -> World:
     acme, globex = make_tenant("acme", name=f"Acme {OURS}"), make_tenant("globex")
-    subscription = subscribe(acme, TOPIC, name=OURS, url=f"https://{OURS}.example/")
+    subscription = subscribe(acme, TOPIC, name=OURS, url=f"https://{OURS}.example/?token={TOKEN}")
     delivery = make_delivery(subscription, "failed")
     make_attempt(delivery, "status", response_body=OURS.encode())
     now = timezone.now()
@@ -223,6 +225,18 @@ def test_anothers_number_in_a_query_or_a_body_finds_nothing(world: World) -> Non
             answer = world.charlies.post(path, {"kind": "failed", "subscription": number})
             assert answer.status_code in {400, 404}, answer.content
     assert settled() == before
+
+
+def test_a_key_that_only_reads_sees_no_token_of_a_receiver(world: World, make_api: Callable[..., Api]) -> None:
+    reader = make_api(world.acme, scopes=["read", "publish"], name="Reader")
+    shown = set()
+    for route in ROUTES:
+        if route.method == "GET" and route.view.scopes["GET"] == READ:
+            path = _path(route, world).partition("?")[0]
+            assert TOKEN.encode() not in route.ask(reader, path).content, route
+            if TOKEN.encode() in route.ask(world.api, path).content:
+                shown.add(route.route)
+    assert {"subscriptions/", "attempts/<int:pk>/", "deliveries/<int:pk>/attempts/"} <= shown
 
 
 def test_without_a_key_or_its_scope_nothing_is_done(world: World, make_api: Callable[..., Api]) -> None:

@@ -9,11 +9,12 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.response import Response
 
+from subscriptions import addresses, keys
 from subscriptions.api import paging
 from subscriptions.api.describing import described, listed, only
 from subscriptions.api.fields import Moment, rfc3339
 from subscriptions.api.paging import PAGING
-from subscriptions.api.views import ApiView
+from subscriptions.api.views import WRITE, ApiView
 from subscriptions.models import home
 from webhooks import readable, reasons
 from webhooks.api import rows
@@ -65,7 +66,9 @@ class AttemptShape(serializers.Serializer[Any]):
     reason = serializers.ChoiceField(Attempt.Reason.choices, allow_blank=True, help_text=_("Why it failed."))
     detail = serializers.CharField(allow_blank=True)
     said = serializers.CharField(help_text=_("What became of it, in words."))
-    url = serializers.CharField(allow_blank=True)
+    url = serializers.CharField(
+        allow_blank=True, help_text=_("To keys without `write`, without the values of its query.")
+    )
     started_at = Moment()
     ended_at = Moment(allow_null=True)
     duration_ms = serializers.IntegerField(allow_null=True)
@@ -93,7 +96,7 @@ class AttemptList(ApiView):
     def get(self, request: Request, pk: int) -> Response:
         delivery = rows.delivery(self.tenant, pk)
         found = Attempt.objects.using(home()).filter(delivery=delivery).defer(*BYTES)
-        return paging.page(request, found, written, by=["number"])
+        return paging.page(request, found, lambda row: written(row, whole=sees_urls(self)), by=["number"])
 
 
 class AttemptDetail(ApiView):
@@ -120,10 +123,15 @@ class AttemptDetail(ApiView):
         back = {**_message(row.response_headers, row.response_body), "cut": row.response_cut}
         answered = row.response_status is not None
         about = {"advice": reasons.advice(row), "request": sent, "response": back if answered else None}
-        return Response({**written(row), **about})
+        return Response({**written(row, whole=sees_urls(self)), **about})
 
 
-def written(row: Attempt) -> dict[str, Any]:
+def sees_urls(view: ApiView) -> bool:
+    """In full: their queries, too, where receivers like to have a token."""
+    return keys.may(view.caller.key, WRITE)
+
+
+def written(row: Attempt, *, whole: bool) -> dict[str, Any]:
     return {
         "id": row.pk,
         "delivery": row.delivery_id,
@@ -132,7 +140,7 @@ def written(row: Attempt) -> dict[str, Any]:
         "reason": row.reason,
         "detail": row.detail,
         "said": reasons.sentence(row),
-        "url": row.url,
+        "url": row.url if whole else addresses.without_values(row.url),
         "started_at": rfc3339(row.started_at),
         "ended_at": rfc3339(row.ended_at),
         "duration_ms": row.duration_ms,
