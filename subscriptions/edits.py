@@ -192,10 +192,11 @@ def keeps_off(subscription: Subscription, *, as_operator: bool = False) -> str:
     return ""
 
 
-def rotate(subscription: Subscription, actor: Actor) -> str:
+def rotate(subscription: Subscription, actor: Actor, *, version: int | None = None) -> str:
     """A new secret; those before it go on signing beside it for a day."""
     with transaction.atomic(using=home()):
         row = _locked(subscription)
+        _check_seen(row, version)
         ends = sorted(end for end in row.secrets.using(home()).live().values_list("expires_at", flat=True) if end)
         if len(ends) >= MOST_SECRETS - 1:
             when = formats.date_format(ends[0], "DATETIME_FORMAT")

@@ -126,7 +126,9 @@ class KeyRevoke(KeyView):
     @described(
         "revoke_key",
         _("Revoke an API key"),
-        about=_("It opens nothing from the next request on. A key may revoke itself, and those that may do no more."),
+        about=_(
+            "It opens nothing any more, in other processes within a second. A key may revoke itself, and those that may do no more."
+        ),
         takes=fields.Nothing,
         gives=KeyShape,
         problems=("refused",),

@@ -324,13 +324,14 @@ class SubscriptionRotate(SubscriptionView):
         about=_("Those before it go on signing beside it for 24 hours, each in the same header."),
         takes=fields.Nothing,
         gives=SecretsShape,
-        problems=("refused",),
+        problems=("refused", "stale"),
+        headers=(IF_MATCH,),
         answer={"data": [{"secret": SECRET, "created_at": "2026-11-21T09:30:00.123Z", "expires_at": None}]},
     )
     def post(self, request: Request, pk: int) -> Response:
         self.read(fields.Nothing)
         row = self.found(pk)
-        edits.rotate(row, self.actor)
+        edits.rotate(row, self.actor, version=etags.seen(request))
         return _secrets([row.secrets.using(home()).live()[0]])
 
 

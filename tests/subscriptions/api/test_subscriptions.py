@@ -218,6 +218,14 @@ def test_a_secret_is_rotated_and_both_sign_for_a_day(api: Api, subscribe: Subscr
     assert shown[1]["expires_at"] is not None
 
 
+def test_no_secret_is_made_for_who_saw_another_version(api: Api, subscribe: Subscribe, tenant: Tenant) -> None:
+    row = subscribe(tenant)
+    stale = api.post(f"subscriptions/{row.pk}/rotate/", headers={"If-Match": f'"{row.version + 1}"'})
+    assert (stale.status_code, stale.json()["code"]) == (412, "stale")
+    assert row.secrets.count() == 1
+    assert api.post(f"subscriptions/{row.pk}/rotate/", headers={"If-Match": f'"{row.version}"'}).status_code == 200
+
+
 def test_as_many_secrets_as_may_sign_are_not_exceeded(api: Api, subscribe: Subscribe, tenant: Tenant) -> None:
     path = f"subscriptions/{subscribe(tenant, '*').pk}/rotate/"
     answers = [api.post(path).status_code for _ in range(edits.MOST_SECRETS)]
