@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
-from django.db.models import OuterRef, Subquery
+from django.db.models import F, OuterRef, Subquery
 
 from subscriptions.models import home
 from webhooks import statements
@@ -76,7 +76,7 @@ def page(
 
 
 def _backward(tenant: Tenant, filters: DeliveryFilters, before: int | None, size: int) -> Page:
-    indexed = _indexed(tenant, filters).order_by("-pk")
+    indexed = in_order(_indexed(tenant, filters), filters, newest_first=True)
     span = Span(high=None if before is None else before - 1)
     end = _end(span.of(indexed), filters)
     if end is not None and (filters.since or filters.until):
@@ -89,7 +89,7 @@ def _backward(tenant: Tenant, filters: DeliveryFilters, before: int | None, size
 
 
 def _forward(tenant: Tenant, filters: DeliveryFilters, after: int, size: int) -> Page:
-    indexed = _indexed(tenant, filters).order_by("pk")
+    indexed = in_order(_indexed(tenant, filters), filters, newest_first=False)
     span = Span(low=after + 1)
     end = _end(span.of(indexed), filters)
     rows = _read(replace(span, high=end).of(indexed), filters, size)
@@ -121,6 +121,13 @@ def _indexed(tenant: Tenant, filters: DeliveryFilters) -> DeliveryQuerySet:
     if filters.subscription is not None:
         rows = rows.filter(subscription=filters.subscription)
     return rows.filter(status=filters.status) if filters.status else rows
+
+
+def in_order(rows: DeliveryQuerySet, filters: DeliveryFilters, *, newest_first: bool) -> DeliveryQuerySet:
+    """By key. The few of one event are found by it and sorted: PostgreSQL would
+    rather walk through all of the tenant's, which come in this order anyway."""
+    key = F("pk") if filters.event is None else F("pk") + 0
+    return rows.order_by(key.desc() if newest_first else key.asc())
 
 
 def _end(rows: DeliveryQuerySet, filters: DeliveryFilters) -> int | None:

@@ -29,7 +29,7 @@ from subscriptions.edits import Refused
 from subscriptions.entries import TEST
 from subscriptions.models import AuditEntry, Subscription, Tenant, home
 from subscriptions.trail import note
-from webhooks import deliveries, horizon, matching, statements, tallies, tasks, throttles
+from webhooks import cursors, deliveries, horizon, matching, statements, tallies, tasks, throttles
 from webhooks.filters import DeliveryFilters
 from webhooks.models import Attempt, Delivery, Event, Replay
 
@@ -392,7 +392,8 @@ def _meant(replay: Replay, rows: DeliveryQuerySet) -> DeliveryQuerySet:
 
 
 def _windows_of_deliveries(replay: Replay) -> Iterator[DeliveryQuerySet]:
-    walked = _walked(replay).order_by("-pk")
+    filters = DeliveryFilters.from_query(replay.filters)
+    walked = cursors.in_order(_walked(replay), filters, newest_first=True)
     begin = walked.values_list("pk", flat=True).first()
     while begin is not None:
         rows = walked.filter(pk__lte=begin)
