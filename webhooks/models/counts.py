@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 from subscriptions.models import Subscription, Tenant
 
@@ -20,7 +21,7 @@ class Tally(models.Model):
     written_at = models.DateTimeField()
 
     class Meta:
-        verbose_name_plural = "tallies"
+        verbose_name_plural = _("tallies")
         constraints = [models.UniqueConstraint(fields=["name", "label", "slot"], name="tally_once")]
         default_permissions = ()
         permissions = [("view_metrics", "Can read the metrics")]
