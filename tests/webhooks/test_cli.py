@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import logging
 import os
 import re
 import subprocess
@@ -89,6 +90,8 @@ def cli(
     live_server: LiveServer, api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Any]:
     """`cli("topics")`: the exit status, what it printed, and what it said."""
+    # The console script sets up no log; the project of these tests has one.
+    monkeypatch.setattr(logging.getLogger("httpx"), "disabled", True)
     monkeypatch.setenv("SIGNALPOST_URL", live_server.url)
     monkeypatch.setenv("SIGNALPOST_API_KEY", api.value)
 
