@@ -127,7 +127,7 @@ class KeyRevoke(KeyView):
         "revoke_key",
         _("Revoke an API key"),
         about=_(
-            "It opens nothing any more, in other processes within a second. A key may revoke itself, and those that may do no more."
+            "It opens nothing any more. A key may revoke itself, and those that may do no more."
         ),
         takes=fields.Nothing,
         gives=KeyShape,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 -- Django's names
 from django.db import connections, router
 
@@ -25,6 +26,7 @@ OTHER_VENDOR = "signalpost.E024"
 DEFERRED = "signalpost.W025"
 UNREADABLE = "signalpost.W026"
 IN_LOTS = "signalpost.W027"
+NO_ZONE = "signalpost.W028"
 
 # The newest secrets: enough to notice that a key is gone, whatever their number.
 SECRETS_TRIED = 100
@@ -38,7 +40,7 @@ def _listed() -> tuple[str, ...]:
 
 @register("signalpost")
 def aliases(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    return [*_unknown(), *_unlisted(), *_kept_off(), *_vendors()]
+    return [*_unknown(), *_unlisted(), *_kept_off(), *_vendors(), *_zone()]
 
 
 def _unknown() -> Iterator[CheckMessage]:
@@ -76,6 +78,15 @@ def _kept_off() -> Iterator[CheckMessage]:
                 "its change, and so on its alias.",
                 id=KEPT_OFF,
             )
+
+
+def _zone() -> Iterator[CheckMessage]:
+    if not settings.USE_TZ:
+        yield Warning(
+            "USE_TZ is False. Webhooks are sent, but the pages and the API take times in UTC, and refuse or mistake yours.",
+            hint="Set USE_TZ = True, which is Django's default, or mount neither of them.",
+            id=NO_ZONE,
+        )
 
 
 def _vendors() -> Iterator[CheckMessage]:
