@@ -64,7 +64,7 @@ def test_the_checks_find_nothing_in_the_shipped_project() -> None:
 
 @override_settings(USE_TZ=False)
 def test_times_without_a_zone_are_warned_of() -> None:
-    (told,) = found("W028")
+    (told,) = found(databases.NO_ZONE)
     assert "Set USE_TZ = True" in told
 
 
