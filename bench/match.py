@@ -86,6 +86,7 @@ def _matching(bench: Bench, *, tenants: int) -> float:
     traffic.clear(wishes=True)
     traffic.subscribe(tenants=tenants, each=10, secret=False)
     traffic.analyze()
+    traffic.settle()
     tenant = Tenant.objects.order_by("pk")[tenants // 2]
     event = _event(tenant)
     matching.wanted_by(event.topic, tenant.pk)
