@@ -44,7 +44,7 @@ def run(title: str, arguments: list[str], extra: dict[str, str]) -> int:
     env = {name: value for name, value in os.environ.items() if name not in ASIDE} | extra
     # Otherwise each of some hundred processes compiles all of it anew.
     env.pop("PYTHONDONTWRITEBYTECODE", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", *arguments]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "3", "--dist", "worksteal", *arguments]
     return subprocess.run(command, env=env, check=False).returncode
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from subscriptions.api.describing import Operation
     from tests.programs import Api
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.on("postgresql")]
 
 # What a route is about, by the part of its address before the number.
 ROWS = ("subscriptions", "deliveries", "attempts", "replays", "keys", "members", "invitations")

@@ -30,7 +30,7 @@ PASSWORD = "correct-horse-9"
 SIGN_UP = {"company": "Acme", "email": "alice@acme.example", "password1": PASSWORD}
 WRONG = "Email or password is not right."
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.on("sqlite")]
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from subscriptions.models import Subscription, Tenant
 
 # The head of the index looks into every database that is captured from.
-pytestmark = pytest.mark.django_db(databases=["default", "other"])
+pytestmark = [pytest.mark.django_db(databases=["default", "other"]), pytest.mark.on("sqlite")]
 
 DELIVERIES = "/admin/webhooks/delivery/"
 EVENTS = "/admin/webhooks/event/"

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from subscriptions.models import Tenant
     from tests.programs import Api
 
+pytestmark = pytest.mark.on("sqlite")
+
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 KEY = "sp_live_" + "k" * 43

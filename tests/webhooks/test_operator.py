@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Subscribe = Callable[..., Subscription]
 
 # The overview looks into every database that is captured from.
-pytestmark = pytest.mark.django_db(databases=["default", "other"])
+pytestmark = [pytest.mark.django_db(databases=["default", "other"]), pytest.mark.on("sqlite")]
 
 OVERVIEW = "/admin/webhooks/overview/"
 OPERATOR = Actor("root@example.com", as_operator=True)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tests.programs import Api
     from tests.receiver import Receiver
 
+pytestmark = pytest.mark.on("sqlite")
+
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENT = ROOT / "docs" / "openapi.json"
 PACKAGE = "made_of_openapi"

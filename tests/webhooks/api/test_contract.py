@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     World = isolation.World
 
+pytestmark = pytest.mark.on("postgresql")
+
 ROOT = "http://testserver/api/v1"
 FILE = Path(__file__).resolve().parents[3] / "docs" / "openapi.json"
 WRITTEN = json.loads(FILE.read_text())
