@@ -33,7 +33,7 @@ EVENTS_PER_SECOND = 20
 
 @figure("arrival_p50_ms", "arrival_p99_ms")
 def arrival(bench: Bench) -> Iterable[Result]:
-    number = bench.size(45, 25)
+    number = bench.size(45, 12)
     with workers(bench):
         saver = bench.saver("signalpost")
         traffic.subscribe(tenants=1, each=1, prefix=traffic.SOLO)
@@ -59,7 +59,7 @@ def arrival(bench: Bench) -> Iterable[Result]:
 @figure("backlog_latency")
 def backlog(bench: Bench) -> Iterable[Result]:
     """One tenant has more than can be sent for minutes; an event of another goes out beside it."""
-    number = bench.size(100_000, 5_000)
+    number = bench.size(100_000, 3_000)
     waits: dict[str, list[float]] = {"idle": []}
     for what, fanned_out in (("deliveries", True), ("events", False)):
         traffic.clear(wishes=True)
@@ -87,7 +87,7 @@ def _paces(bench: Bench) -> list[float]:
     saver, account = bench.saver("signalpost"), f"{traffic.SOLO}-0"
     waits: list[float] = []
     for _ in range(bench.repeats):
-        run, number = bench.run(), bench.size(12, 10)
+        run, number = bench.run(), bench.size(12, 5)
         Subscription.objects.filter(tenant__key=account).update(url=bench.receiver.target(run, delay=0, number=0))
         committed = saver.ask("pace", model="Heard", number=number, per_second=PER_SECOND, account=account)
         arrivals = sorted(bench.receiver.wait_for(run, number), key=lambda arrival: arrival.webhook_id)
@@ -97,7 +97,7 @@ def _paces(bench: Bench) -> list[float]:
 
 @figure("hung_throughput", "hung_p99")
 def hung(bench: Bench) -> Iterable[Result]:
-    number = bench.size(6_000, 800)
+    number = bench.size(6_000, 400)
     with workers(bench) as subscriptions:
         hanging = [each.pk for each in subscriptions[:: len(subscriptions) // HANGING]][:HANGING]
         others = [each.pk for each in subscriptions if each.pk not in hanging]

@@ -28,14 +28,14 @@ SEND = "bench.peers.rq_jobs.send"
 @figure("deliver_100ms_vs_rq_worker")
 def against_rq_worker(bench: Bench) -> Iterable[Result]:
     ours = _ours(bench, delay=100)
-    peers = _by_rq(bench, WORKER, delay=100, number=bench.size(20, 5))
+    peers = _by_rq(bench, WORKER, delay=100, number=bench.size(20, 3))
     yield Result("deliver_100ms_vs_rq_worker", ours / peers, _per_second(ours), _per_second(peers))
 
 
 @figure("deliver_0ms_vs_rq_simple")
 def against_rq_simple(bench: Bench) -> Iterable[Result]:
     ours = _ours(bench, delay=0)
-    peers = _by_rq(bench, SIMPLE_WORKER, delay=0, number=bench.size(250, 50))
+    peers = _by_rq(bench, SIMPLE_WORKER, delay=0, number=bench.size(250, 30))
     yield Result("deliver_0ms_vs_rq_simple", ours / peers, _per_second(ours), _per_second(peers))
 
 
@@ -127,8 +127,8 @@ def _bare(bench: Bench, *, number: int) -> float:
 @figure("deliver_100ms_vs_peer_package")
 def against_peer_package(bench: Bench) -> Iterable[Result]:
     """Each save is heard by ten subscriptions; a save has a transaction of its own."""
-    ours = _from_saves(bench, saves=bench.size(400, 60))
-    peers = _by_package(bench, saves=bench.size(40, 6))
+    ours = _from_saves(bench, saves=bench.size(400, 30))
+    peers = _by_package(bench, saves=bench.size(40, 3))
     yield Result("deliver_100ms_vs_peer_package", ours / peers, _per_second(ours), _per_second(peers))
 
 
@@ -179,7 +179,7 @@ def _arrived(bench: Bench, run: str, number: int, *, began: float, of_these: int
 def two_workers(bench: Bench) -> Iterable[Result]:
     # Several times as many as one worker has in flight, so that it is not the last few that count.
     most = min(conf.in_flight, traffic.TENANTS * traffic.SUBSCRIPTIONS_OF_TENANT * conf.in_flight_per_subscription)
-    number = most * bench.size(8, 3)
+    number = most * bench.size(8, 2)
     rates = []
     for count in (1, 2):
         traffic.clear(wishes=True)

@@ -75,7 +75,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 @figure("match_100k")
 def match(bench: Bench) -> Iterable[Result]:
-    tenants = bench.size(10_000, 1_000)
+    tenants = bench.size(10_000, 300)
     few = _matching(bench, tenants=10)
     many = _matching(bench, tenants=tenants)
     yield Result("match_100k", many / few, f"{many * 1e6:,.0f} µs", f"{few * 1e6:,.0f} µs")

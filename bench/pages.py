@@ -33,7 +33,7 @@ def page(bench: Bench) -> Iterable[Result]:
     few = []
     _grow(10_000 // subscriptions)
     few.append(_first(bench, tenant))
-    _grow(bench.size(1_000_000, 60_000) // subscriptions)
+    _grow(bench.size(1_000_000, 30_000) // subscriptions)
     first, deep = _first(bench, tenant), _deep(bench, tenant)
     # Again: half a minute has passed, and with it what else the machine did.
     _grow(10_000 // subscriptions)
