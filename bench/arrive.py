@@ -33,7 +33,7 @@ EVENTS_PER_SECOND = 20
 
 @figure("arrival_p50_ms", "arrival_p99_ms")
 def arrival(bench: Bench) -> Iterable[Result]:
-    number = bench.size(45, 12)
+    number = bench.size(32, 12)
     with workers(bench):
         saver = bench.saver("signalpost")
         traffic.subscribe(tenants=1, each=1, prefix=traffic.SOLO)
@@ -97,7 +97,7 @@ def _paces(bench: Bench) -> list[float]:
 
 @figure("hung_throughput", "hung_p99")
 def hung(bench: Bench) -> Iterable[Result]:
-    number = bench.size(6_000, 400)
+    number = bench.size(5_000, 400)
     with workers(bench) as subscriptions:
         hanging = [each.pk for each in subscriptions[:: len(subscriptions) // HANGING]][:HANGING]
         others = [each.pk for each in subscriptions if each.pk not in hanging]

@@ -28,7 +28,7 @@ SEND = "bench.peers.rq_jobs.send"
 @figure("deliver_100ms_vs_rq_worker")
 def against_rq_worker(bench: Bench) -> Iterable[Result]:
     ours = _ours(bench, delay=100)
-    peers = _by_rq(bench, WORKER, delay=100, number=bench.size(20, 3))
+    peers = _by_rq(bench, WORKER, delay=100, number=bench.size(14, 3))
     yield Result("deliver_100ms_vs_rq_worker", ours / peers, _per_second(ours), _per_second(peers))
 
 
@@ -128,7 +128,7 @@ def _bare(bench: Bench, *, number: int) -> float:
 def against_peer_package(bench: Bench) -> Iterable[Result]:
     """Each save is heard by ten subscriptions; a save has a transaction of its own."""
     ours = _from_saves(bench, saves=bench.size(400, 30))
-    peers = _by_package(bench, saves=bench.size(40, 3))
+    peers = _by_package(bench, saves=bench.size(30, 3))
     yield Result("deliver_100ms_vs_peer_package", ours / peers, _per_second(ours), _per_second(peers))
 
 

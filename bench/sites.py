@@ -30,7 +30,7 @@ TOPICS = 300
 APART = timedelta(minutes=20)  # one event and the next
 EARLY = 50  # the event of a day long past, from the oldest on
 HOURS, DAYS = 72, 28
-TIMES = 5
+TIMES = 3
 WARM = 2
 
 
