@@ -126,9 +126,7 @@ class KeyRevoke(KeyView):
     @described(
         "revoke_key",
         _("Revoke an API key"),
-        about=_(
-            "It opens nothing any more. A key may revoke itself, and those that may do no more."
-        ),
+        about=_("It opens nothing any more. A key may revoke itself, and those that may do no more."),
         takes=fields.Nothing,
         gives=KeyShape,
         problems=("refused",),
