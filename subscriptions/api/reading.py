@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LIMIT = 1024 * 1024  # bytes
 CHUNK = 64 * 1024
 DEEPEST = 64
+MOST_COMMAS = 1_000_000
 LOWEST, HIGHEST = -(2**63), 2**64 - 1
 DIGITS = len(str(LOWEST))
 CHARSETS = {"", "utf-8", "utf8"}
@@ -54,6 +55,9 @@ def _length(request: Any) -> int:
 
 def parse(body: bytes) -> Any:
     """Raises Problem."""
+    # A value takes 50 bytes and more of memory, however few it takes of the body.
+    if body.count(b",") > MOST_COMMAS:
+        raise Problem("too_large", _("The body holds more than %(most)s commas.") % {"most": MOST_COMMAS})
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -62,6 +66,7 @@ def parse(body: bytes) -> Any:
         where = {"what": error.msg, "line": error.lineno, "column": error.colno}
         raise Problem("malformed_json", _("Line %(line)s, column %(column)s: %(what)s.") % where) from None
     _check_depth(value)
+    del value  # or memory holds it twice
     # The fast reader keeps the last of two keys, and makes floats of large numbers.
     value = json.loads(body, object_pairs_hook=_once, parse_int=_int, parse_float=_float, parse_constant=_constant)
     if b"\\u0000" in body:

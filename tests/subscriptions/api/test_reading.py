@@ -168,6 +168,13 @@ def test_whatever_comes_is_read_or_is_a_problem(body: bytes) -> None:
     assert told in {"read", "malformed_json", "duplicate_key", "too_deep", "bad_number", "bad_text"}
 
 
+def test_more_values_than_memory_should_hold_are_not_read() -> None:
+    assert len(reading.parse(b"[" + b"0," * 1_000_000 + b"0]")) == 1_000_001
+    with pytest.raises(Problem) as problem:
+        reading.parse(b"[" + b"0," * 1_000_001 + b"0]")
+    assert problem.value.code == "too_large"
+
+
 def test_64_levels_are_read_and_65_are_not() -> None:
     assert reading.parse(b"[" * 64 + b"]" * 64)
     with pytest.raises(Problem, match="too_deep"):
